@@ -1,0 +1,62 @@
+package broker
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"github.com/embercast/embercast/realtime/message"
+	"github.com/embercast/embercast/realtime/topic"
+)
+
+// app is one tenant: its own topic tree, retained messages, sessions and commit order. Nothing in it is reachable
+// from another app.
+//
+// Locks are taken in the order: order, mu, the lock of a connection, retainedMu (docs/lock-order.md).
+type app struct {
+	uid     AppUID
+	id      string
+	epoch   string
+	history atomic.Int64  // time.Duration
+	head    atomic.Uint64 // the last committed seq
+	closed  atomic.Bool
+	stats   appStats
+	commits commitQueue
+
+	// order is the commit order: held while a committed write is applied and routed, and while a subscription begins,
+	// so that a new subscriber gets each retained message either from the snapshot or live, never neither.
+	order sync.Mutex
+
+	mu            sync.RWMutex // guards what follows
+	tree          topic.Tree[*subscriber]
+	groups        map[groupKey]*shareGroup
+	clients       map[string]*Client // connected, by Client Identifier
+	subscriptions int
+
+	retainedMu    sync.RWMutex // guards what follows
+	retained      topic.Retained[*message.Message]
+	retainedBytes int64
+	expiring      expiryHeap
+}
+
+func newApp(cfg AppConfig) *app {
+	a := &app{uid: cfg.UID, id: cfg.ID, clients: map[string]*Client{}, groups: map[groupKey]*shareGroup{}}
+	a.history.Store(int64(cfg.History))
+	return a
+}
+
+// connected returns the app's clients as of now.
+func (a *app) connected() []*Client {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	all := make([]*Client, 0, len(a.clients))
+	for _, c := range a.clients {
+		all = append(all, c)
+	}
+	return all
+}
+
+func (a *app) client(id string) *Client {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.clients[id]
+}

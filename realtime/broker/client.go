@@ -1,0 +1,105 @@
+package broker
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/embercast/embercast/realtime/message"
+	"github.com/embercast/embercast/realtime/packet"
+	"github.com/embercast/embercast/realtime/session"
+)
+
+// Outbound is a connection as the broker sees it. Safe for concurrent use; no method waits for the network.
+type Outbound interface {
+	// Deliver queues a message for the client. It reports how that went, and whether the connection is newly marked:
+	// the caller then owes it a Flush.
+	Deliver(d Delivery) (v Verdict, marked bool)
+	// Committed tells that the write with this token was committed (nil) or not; marked as for Deliver.
+	Committed(token uint64, err error) (marked bool)
+	// Flush writes what is queued, as far as the network takes it now; the rest follows by itself.
+	Flush()
+	// Disconnect ends the connection with a Reason Code; cause is for the log.
+	Disconnect(reason packet.ReasonCode, cause string)
+	// Notify sends a JSON text on $auth/result, if the client subscribed to it.
+	Notify(payload []byte)
+	// GrantChanged tells that limits, settings or expiry of the client's grant may have changed.
+	GrantChanged(g Grant)
+	// Queue tells what waits to be sent.
+	Queue() (messages int, bytes int64, inflight int)
+}
+
+// Delivery is one message on its way to one client.
+type Delivery struct {
+	Message         *message.Message
+	SubscriptionIDs []uint32
+	QoS             byte
+	Retain          bool
+}
+
+// Verdict is what became of a Delivery.
+type Verdict int
+
+// The verdicts: Queued, Dropped (QoS 0 beyond the queue, counted by the connection), Gone (the connection is ending).
+const (
+	Queued Verdict = iota
+	Dropped
+	Gone
+)
+
+// Client is one connected client: a session and the connection that holds it.
+type Client struct {
+	app         *app
+	id          string
+	number      uint64 // of the connection, for logs
+	out         Outbound
+	version     packet.Version
+	transport   string
+	remote      string
+	connectedAt time.Time
+	keepAlive   time.Duration
+	expiry      time.Duration
+	cleanStart  bool
+	ended       atomic.Bool
+	grant       atomic.Pointer[Grant]
+
+	mu   sync.Mutex // guards what follows; taken after app.mu
+	subs map[string]*subscriber
+	will *Will
+}
+
+// ID returns the Client Identifier.
+func (c *Client) ID() string { return c.id }
+
+// Number returns the number of the connection, unique in this process.
+func (c *Client) Number() uint64 { return c.number }
+
+// Grant returns what the client may do now.
+func (c *Client) Grant() Grant { return *c.grant.Load() }
+
+// subscriber is what the topic tree holds: one subscription of one connected client, or a share group. It is
+// immutable but for judge; another subscription to the same filter replaces it.
+type subscriber struct {
+	client *Client
+	sub    session.Subscription
+	inner  string // the Topic Filter without $share/…
+	ids    []uint32
+	judge  func(topic string) bool // nil: everything that matches may be delivered
+	group  *shareGroup             // set on the entry that stands for a group; client is nil then
+}
+
+func newSubscriber(c *Client, sub session.Subscription, inner string) *subscriber {
+	s := &subscriber{client: c, sub: sub, inner: inner, judge: c.Grant().ReceiveFilter(inner)}
+	if sub.ID != 0 {
+		s.ids = []uint32{sub.ID}
+	}
+	return s
+}
+
+// takes reports whether the subscription may get m: No Local [MQTT5-3.8.3-3] and denies that overlap its filter.
+func (s *subscriber) takes(m *message.Message) bool {
+	if s.sub.NoLocal && m.Publisher == s.client.id && m.Publisher != "" {
+		return false
+	}
+	return s.judge == nil || s.judge(m.Topic)
+}

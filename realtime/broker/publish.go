@@ -1,0 +1,185 @@
+package broker
+
+import (
+	"context"
+	"fmt"
+	"time"
+	"unicode/utf8"
+
+	"github.com/embercast/embercast/realtime/message"
+	"github.com/embercast/embercast/realtime/topic"
+)
+
+// Publication is what a server publishes by REST: all its messages are one write with one seq, or none is published.
+type Publication struct {
+	App      AppUID
+	Grant    Grant   // nil: above the rules
+	Limits   *Limits // nil: the grant's
+	Messages []*message.Message
+}
+
+// PartError tells which message of a Publication was refused.
+type PartError struct {
+	Index int
+	Err   error
+}
+
+// Error implements error.
+func (e *PartError) Error() string { return fmt.Sprintf("message %d: %v", e.Index, e.Err) }
+
+// Unwrap returns the cause.
+func (e *PartError) Unwrap() error { return e.Err }
+
+// Publish publishes and returns when what has to be stored is committed and everything is routed. seq is 0 when
+// nothing was stored.
+func (b *Broker) Publish(ctx context.Context, p Publication) (seq uint64, err error) {
+	a := b.app(p.App)
+	if a == nil {
+		return 0, ErrNoSuchApp
+	}
+	if b.draining.Load() {
+		return 0, ErrDraining
+	}
+	limits := p.Limits
+	if limits == nil && p.Grant != nil {
+		l := p.Grant.Limits()
+		limits = &l
+	}
+	w := &write{app: a, parts: make([]Part, len(p.Messages)), done: make(chan error, 1)}
+	for i, m := range p.Messages {
+		if err := b.judgePublish(a, p.Grant, limits, m); err != nil {
+			return 0, &PartError{i, err}
+		}
+		a.stats.received(len(m.Payload))
+		b.cfg.Observer.Received(m.QoS, len(m.Payload))
+		w.parts[i] = Part{Message: m}
+		w.stored = w.stored || m.Retain
+	}
+	if !w.stored {
+		k := NewMarks()
+		for _, m := range p.Messages {
+			a.route(m, k)
+		}
+		k.Release()
+		return 0, nil
+	}
+	if err := b.committer.enqueue(w); err != nil {
+		return 0, err
+	}
+	// No way out by ctx before the commit is known: the caller is told what is true.
+	if err := <-w.done; err != nil {
+		return 0, err
+	}
+	return w.seq, nil
+}
+
+// judgePublish checks what every door checks: the name, the limits, the rules, room for what is retained.
+func (b *Broker) judgePublish(a *app, g Grant, limits *Limits, m *message.Message) error {
+	if err := topic.ValidateName(m.Topic, topic.Limits{}); err != nil {
+		return ErrTopicNameInvalid
+	}
+	if m.Topic[0] == '$' {
+		return ErrNotAuthorized
+	}
+	if limits != nil {
+		if topic.ValidateName(m.Topic, topic.Limits{LevelsMax: limits.TopicLevelsMax, BytesMax: limits.TopicBytesMax}) != nil {
+			return ErrTopicTooLong
+		}
+		if len(m.Topic)+len(m.Payload)+len(m.Properties) > limits.PacketBytesMax {
+			return ErrPacketTooLarge
+		}
+	}
+	if g != nil && !g.MayPublish(m.Topic) {
+		b.denied(a, "publish")
+		return ErrNotAuthorized
+	}
+	if m.Retain && limits != nil && !a.roomFor(m, limits) {
+		return ErrQuotaExceeded
+	}
+	return nil
+}
+
+// Inbound is a PUBLISH that a connection has read.
+type Inbound struct {
+	Message *message.Message
+	Limits  *Limits
+	Token   uint64 // names the PUBLISH to Outbound.Committed
+	// Behind tells that an earlier PUBLISH of the connection still waits for its commit: this one must not overtake it.
+	Behind bool
+	// UTF8 tells that the Payload Format Indicator promises UTF-8 text.
+	UTF8 bool
+}
+
+// Accept takes a PUBLISH from a connection. With err it is refused and seen by nobody. With pending the outcome comes
+// by Outbound.Committed; otherwise the message has been routed and may be acknowledged. It waits while the app's
+// commit queue is full.
+func (b *Broker) Accept(c *Client, in Inbound, k *Marks) (pending bool, err error) {
+	m, a := in.Message, c.app
+	a.stats.received(len(m.Payload))
+	b.cfg.Observer.Received(m.QoS, len(m.Payload))
+	if in.UTF8 && !utf8.Valid(m.Payload) {
+		return false, ErrPayloadFormat
+	}
+	if err := b.judgePublish(a, c.Grant(), in.Limits, m); err != nil {
+		return false, err
+	}
+	if !m.Retain && !in.Behind {
+		a.route(m, k)
+		return false, nil
+	}
+	// Who waits for room in the queue must not hold back what it has routed already.
+	if b.committer.full(a) {
+		k.Flush()
+	}
+	w := &write{app: a, stored: m.Retain, origin: c.out, token: in.Token}
+	w.one[0].Message = m
+	w.parts = w.one[:]
+	if err := b.committer.enqueue(w); err != nil {
+		return false, err
+	}
+	return true, nil
+}
+
+func (b *Broker) denied(a *app, action string) {
+	a.stats.denied.Add(1)
+	b.cfg.Observer.Denied(action)
+}
+
+// judgeWill checks a Will Message at CONNECT.
+func (b *Broker) judgeWill(g Grant, w *Will) error {
+	a := b.app(g.App())
+	if a == nil {
+		return ErrBadCredentials
+	}
+	limits := g.Limits()
+	return b.judgePublish(a, g, &limits, w.Message)
+}
+
+// sendWill publishes a Will Message after its delay, if it is still allowed then.
+func (b *Broker) sendWill(c *Client, w *Will) {
+	// A session that ends with its connection ends the delay too [MQTT5-3.1.3-9]; no session outlives its connection
+	// yet, so the will goes out at once.
+	if !b.stillGood(c.Grant()) {
+		return
+	}
+	g := c.Grant()
+	limits := g.Limits()
+	m := w.Message
+	m.Arrived = b.now()
+	if interval := m.Expires.Sub(time.Unix(0, 0)); !m.Expires.IsZero() {
+		m.Expires = m.Arrived.Add(interval)
+	}
+	if err := b.judgePublish(c.app, g, &limits, m); err != nil {
+		return
+	}
+	if !m.Retain {
+		k := NewMarks()
+		c.app.route(m, k)
+		k.Release()
+		return
+	}
+	wr := &write{app: c.app, stored: true}
+	wr.one[0].Message = m
+	wr.parts = wr.one[:]
+	_ = b.committer.enqueue(wr) //nolint:errcheck // the queue is closed only when the node has stopped
+}

@@ -1,0 +1,61 @@
+package broker
+
+import (
+	"slices"
+
+	"github.com/embercast/embercast/realtime/message"
+	"github.com/embercast/embercast/realtime/topic"
+)
+
+// groupKey names a Shared Subscription: the ShareName and the Topic Filter behind it (MQTT 5.0 section 4.8.2).
+type groupKey struct{ name, filter string }
+
+// shareGroup is a Shared Subscription with its connected members. It stands in the topic tree as one entry.
+type shareGroup struct {
+	key     groupKey
+	entry   *subscriber
+	members []*subscriber // guarded by app.mu
+}
+
+func (a *app) joinLocked(s *subscriber) {
+	name, inner, _, _ := topic.ParseShared(s.sub.Filter) // validated when it was subscribed
+	key := groupKey{name, inner}
+	g := a.groups[key]
+	if g == nil {
+		g = &shareGroup{key: key}
+		g.entry = &subscriber{inner: inner, group: g}
+		a.groups[key] = g
+		a.tree.Add(inner, g.entry)
+	}
+	g.members = append(g.members, s)
+}
+
+func (a *app) leaveLocked(s *subscriber) {
+	name, inner, _, _ := topic.ParseShared(s.sub.Filter)
+	key := groupKey{name, inner}
+	g := a.groups[key]
+	if g == nil {
+		return
+	}
+	if i := slices.Index(g.members, s); i >= 0 {
+		g.members = slices.Delete(g.members, i, i+1)
+	}
+	if len(g.members) == 0 {
+		a.tree.Remove(inner, g.entry)
+		delete(a.groups, key)
+	}
+}
+
+// deliver hands m to one member, starting at turn and going on to the next when one cannot take it.
+func (g *shareGroup) deliver(m *message.Message, turn uint64, marks *Marks) {
+	n := uint64(len(g.members))
+	for i := range n {
+		s := g.members[(turn+i)%n]
+		if !s.takes(m) {
+			continue
+		}
+		if marks.deliver(s.client, deliveryFor(s, m)) == Queued {
+			return
+		}
+	}
+}

@@ -1,0 +1,65 @@
+package packet
+
+import "slices"
+
+// Ack is a PUBACK, PUBREC, PUBREL or PUBCOMP packet (MQTT 5.0 sections 3.4 to 3.7).
+type Ack struct {
+	Kind       Type
+	PacketID   uint16
+	Reason     ReasonCode
+	Properties *Properties
+}
+
+// Type returns the kind of acknowledgement.
+func (a *Ack) Type() Type { return a.Kind }
+
+// Reason Codes that acknowledgements may carry.
+var (
+	publishReasons = []ReasonCode{
+		Success, NoMatchingSubscribers, UnspecifiedError, ImplementationSpecificError, NotAuthorized, TopicNameInvalid,
+		PacketIdentifierInUse, QuotaExceeded, PayloadFormatInvalid,
+	}
+	releaseReasons = []ReasonCode{Success, PacketIdentifierNotFound}
+)
+
+func decodeAck(r *reader, a *Ack, kind Type, v Version) {
+	*a = Ack{Kind: kind}
+	a.PacketID = r.packetID()
+	if v != V5 || len(r.b) == 0 {
+		r.end()
+		return
+	}
+	a.Reason = ReasonCode(r.byte())
+	reasons := publishReasons
+	if kind == TypePubrel || kind == TypePubcomp {
+		reasons = releaseReasons
+	}
+	if !slices.Contains(reasons, a.Reason) {
+		r.fail(malformed("MQTT5-3.4.2-1", "Reason Code does not belong to this packet"))
+		return
+	}
+	if len(r.b) > 0 {
+		a.Properties, _ = r.properties(kind)
+	}
+	r.end()
+}
+
+// Append implements Packet. Reason Code and properties are left out where they say nothing: some clients know only
+// the short form.
+func (a *Ack) Append(dst []byte, v Version) []byte {
+	first := byte(a.Kind) << 4
+	if a.Kind == TypePubrel {
+		first |= 2 // [MQTT5-3.6.1-1]
+	}
+	withProperties := a.Properties != nil && a.Properties.Has != 0
+	switch {
+	case v != V5 || a.Reason == Success && !withProperties:
+		return append(dst, first, 2, byte(a.PacketID>>8), byte(a.PacketID))
+	case !withProperties:
+		return append(dst, first, 3, byte(a.PacketID>>8), byte(a.PacketID), byte(a.Reason))
+	}
+	return appendFixed(dst, first, func(dst []byte) []byte {
+		dst = append(appendUint16(dst, a.PacketID), byte(a.Reason))
+		return a.Properties.appendTo(dst)
+	})
+}

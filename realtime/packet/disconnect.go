@@ -1,0 +1,99 @@
+package packet
+
+import "slices"
+
+// Ping is a PINGREQ or PINGRESP packet (MQTT 5.0 sections 3.12 and 3.13).
+type Ping struct{ Kind Type }
+
+// Type returns TypePingreq or TypePingresp.
+func (p *Ping) Type() Type { return p.Kind }
+
+// Append implements Packet.
+func (p *Ping) Append(dst []byte, _ Version) []byte { return append(dst, byte(p.Kind)<<4, 0) }
+
+// Disconnect is a DISCONNECT packet (MQTT 5.0 section 3.14).
+type Disconnect struct {
+	Reason     ReasonCode
+	Properties *Properties
+}
+
+// Type returns TypeDisconnect.
+func (*Disconnect) Type() Type { return TypeDisconnect }
+
+// clientDisconnects are the Reason Codes that a client may send (MQTT 5.0 table 3-10).
+var clientDisconnects = []ReasonCode{
+	Success, DisconnectWithWill, UnspecifiedError, MalformedPacket, ProtocolError, ImplementationSpecificError,
+	TopicNameInvalid, ReceiveMaximumExceeded, TopicAliasInvalid, PacketTooLarge, MessageRateTooHigh, QuotaExceeded,
+	AdministrativeAction, PayloadFormatInvalid,
+}
+
+func decodeDisconnect(r *reader, v Version, fromClient bool) *Disconnect {
+	d := &Disconnect{}
+	if v != V5 || len(r.b) == 0 {
+		r.end()
+		return d
+	}
+	d.Reason = ReasonCode(r.byte())
+	if fromClient && !slices.Contains(clientDisconnects, d.Reason) {
+		r.fail(protocolError("MQTT5-3.14.2-1", "Reason Code does not belong to a client's DISCONNECT"))
+		return d
+	}
+	if len(r.b) > 0 {
+		d.Properties, _ = r.properties(TypeDisconnect)
+	}
+	if fromClient && r.err == nil && d.Properties != nil && d.Properties.Has.Contains(PropServerReference) {
+		r.fail(protocolError("", "Server Reference from a client"))
+	}
+	r.end()
+	return d
+}
+
+// Append implements Packet.
+func (d *Disconnect) Append(dst []byte, v Version) []byte {
+	withProperties := d.Properties != nil && d.Properties.Has != 0
+	switch {
+	case v != V5 || d.Reason == Success && !withProperties:
+		return append(dst, byte(TypeDisconnect)<<4, 0)
+	case !withProperties:
+		return append(dst, byte(TypeDisconnect)<<4, 1, byte(d.Reason))
+	}
+	return appendFixed(dst, byte(TypeDisconnect)<<4, func(dst []byte) []byte {
+		return d.Properties.appendTo(append(dst, byte(d.Reason)))
+	})
+}
+
+// Auth is an AUTH packet (MQTT 5.0 section 3.15).
+type Auth struct {
+	Reason     ReasonCode
+	Properties *Properties
+}
+
+// Type returns TypeAuth.
+func (*Auth) Type() Type { return TypeAuth }
+
+func decodeAuth(r *reader) *Auth {
+	a := &Auth{}
+	if len(r.b) == 0 {
+		return a
+	}
+	a.Reason = ReasonCode(r.byte())
+	if a.Reason != Success && a.Reason != ContinueAuthentication && a.Reason != ReAuthenticate {
+		r.fail(protocolError("MQTT5-3.15.2-1", "Reason Code does not belong to AUTH"))
+		return a
+	}
+	if len(r.b) > 0 {
+		a.Properties, _ = r.properties(TypeAuth)
+	}
+	r.end()
+	return a
+}
+
+// Append implements Packet.
+func (a *Auth) Append(dst []byte, _ Version) []byte {
+	if a.Reason == Success && (a.Properties == nil || a.Properties.Has == 0) {
+		return append(dst, byte(TypeAuth)<<4, 0)
+	}
+	return appendFixed(dst, byte(TypeAuth)<<4, func(dst []byte) []byte {
+		return a.Properties.appendTo(append(dst, byte(a.Reason)))
+	})
+}

@@ -1,0 +1,116 @@
+// Package session holds the state of one MQTT Session (MQTT 5.0 section 4.1): subscriptions, the window of QoS 1 and 2
+// messages under way to the client, and the QoS 2 Packet Identifiers received from it.
+//
+// It is pure: no I/O, no goroutine, no clock. What must be committed before which packet leaves is decided by its
+// caller (docs/architecture.md, "Durable state"); what a crash then does is tested here.
+package session
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/embercast/embercast/realtime/message"
+)
+
+// Subscription is one subscription of a Session.
+type Subscription struct {
+	Filter            string // as the client sent it, with $share/…
+	QoS               byte
+	NoLocal           bool
+	RetainAsPublished bool
+	RetainHandling    byte
+	ID                uint32           // Subscription Identifier; 0: none
+	FilterID          int64            // the durable filter in the store; 0: not durable
+	Begins            message.Position // log entries up to here are not for this subscription
+	RetainedAfter     string           // a retained snapshot at QoS 1 or 2 goes on after this topic; empty: none under way
+	Suspended         bool             // the rules no longer allow it
+}
+
+// EntryState is how far the delivery of an Entry has come.
+type EntryState byte
+
+// The states: PUBLISH sent and not acknowledged; PUBREL sent (QoS 2); done, but something before it is not.
+const (
+	StateSent EntryState = iota + 1
+	StateRel
+	StateDone
+)
+
+// Entry is one QoS 1 or 2 message under way to the client, or done above the cursor.
+type Entry struct {
+	PacketID        uint16
+	Position        message.Position
+	QoS             byte
+	State           EntryState
+	Snapshot        bool // from a retained snapshot: its position does not move the cursor
+	Retain          bool
+	SubscriptionIDs []uint32
+	Message         *message.Message // nil after Restore until it has been read from the log again
+}
+
+// Session is the state of one session. One goroutine uses it at a time.
+type Session struct {
+	subscriptions map[string]*Subscription
+	window        []Entry // in the order of sending
+	cursor        message.Position
+	outstanding   int // entries of window in StateSent or StateRel: they hold the client's quota
+	receiveMax    uint16
+	nextID        uint16
+	inbound       map[uint16]struct{}
+}
+
+// New returns an empty session.
+func New() *Session { return &Session{} }
+
+// State is all of a session that outlives its connection and a crash.
+type State struct {
+	Cursor        message.Position
+	Window        []Entry
+	Inbound       []uint16 // ascending
+	NextPacketID  uint16
+	Subscriptions []Subscription // in filter order
+}
+
+// Restore makes a session of a State.
+func Restore(st State) (*Session, error) {
+	s := &Session{cursor: st.Cursor, nextID: st.NextPacketID}
+	seen := make(map[uint16]bool, len(st.Window))
+	for _, e := range st.Window {
+		switch {
+		case e.PacketID == 0 || seen[e.PacketID]:
+			return nil, fmt.Errorf("session: packet id %d stands in the window twice or is 0", e.PacketID)
+		case e.State < StateSent || e.State > StateDone || e.QoS < 1 || e.QoS > 2 || e.State == StateRel && e.QoS != 2:
+			return nil, fmt.Errorf("session: entry %d of QoS %d has the unknown state %d", e.PacketID, e.QoS, e.State)
+		}
+		seen[e.PacketID] = true
+		if e.State != StateDone {
+			s.outstanding++
+		}
+		s.window = append(s.window, e)
+	}
+	for _, id := range st.Inbound {
+		if id == 0 || s.Receive(id) {
+			return nil, fmt.Errorf("session: inbound packet id %d comes twice or is 0", id)
+		}
+	}
+	for _, sub := range st.Subscriptions {
+		if _, twice := s.Subscribe(sub); twice {
+			return nil, fmt.Errorf("session: two subscriptions to %q", sub.Filter)
+		}
+	}
+	return s, nil
+}
+
+// State returns a copy of what must be kept.
+func (s *Session) State() State {
+	st := State{Cursor: s.cursor, Window: slices.Clone(s.window), NextPacketID: s.nextID}
+	for id := range s.inbound {
+		st.Inbound = append(st.Inbound, id)
+	}
+	slices.Sort(st.Inbound)
+	s.Subscriptions(func(sub *Subscription) bool {
+		st.Subscriptions = append(st.Subscriptions, *sub)
+		return true
+	})
+	return st
+}

@@ -1,0 +1,58 @@
+package session
+
+import "slices"
+
+// Subscribe adds a subscription or replaces the options of the one with the same filter [MQTT5-3.8.4-3]. What that
+// one had begun goes on: its beginning stays, unless the granted QoS rises from 0, for nothing was kept for it before.
+func (s *Session) Subscribe(sub Subscription) (previous Subscription, existed bool) {
+	if s.subscriptions == nil {
+		s.subscriptions = make(map[string]*Subscription, 1)
+	}
+	old, existed := s.subscriptions[sub.Filter]
+	if existed {
+		previous = *old
+		sub.FilterID = old.FilterID
+		if old.QoS > 0 || sub.QoS == 0 {
+			sub.Begins = old.Begins
+		}
+	}
+	s.subscriptions[sub.Filter] = &sub
+	return previous, existed
+}
+
+// Unsubscribe removes the subscription with exactly this filter [MQTT5-3.10.4-1].
+func (s *Session) Unsubscribe(filter string) (Subscription, bool) {
+	sub, ok := s.subscriptions[filter]
+	if !ok {
+		return Subscription{}, false
+	}
+	delete(s.subscriptions, filter)
+	return *sub, true
+}
+
+// Subscription returns the subscription with exactly this filter.
+func (s *Session) Subscription(filter string) (Subscription, bool) {
+	sub, ok := s.subscriptions[filter]
+	if !ok {
+		return Subscription{}, false
+	}
+	return *sub, true
+}
+
+// Subscriptions calls yield with each subscription in filter order, until it returns false. It may change Suspended
+// and RetainedAfter in place.
+func (s *Session) Subscriptions(yield func(*Subscription) bool) {
+	filters := make([]string, 0, len(s.subscriptions))
+	for f := range s.subscriptions {
+		filters = append(filters, f)
+	}
+	slices.Sort(filters)
+	for _, f := range filters {
+		if !yield(s.subscriptions[f]) {
+			return
+		}
+	}
+}
+
+// SubscriptionCount returns how many subscriptions there are.
+func (s *Session) SubscriptionCount() int { return len(s.subscriptions) }
