@@ -27,6 +27,8 @@ type ConnectRequest struct {
 type Will struct {
 	Message *message.Message
 	Delay   time.Duration
+	Expires bool          // it has a Message Expiry Interval
+	Expiry  time.Duration // counted from when it is sent
 }
 
 // Authenticate tells who is connecting, before the rest of the CONNECT is judged against the limits of its app.

@@ -3,7 +3,6 @@ package broker
 import (
 	"context"
 	"fmt"
-	"time"
 	"unicode/utf8"
 
 	"github.com/embercast/embercast/realtime/message"
@@ -166,8 +165,8 @@ func (b *Broker) sendWill(c *Client, w *Will) {
 	limits := g.Limits()
 	m := w.Message
 	m.Arrived = b.now()
-	if interval := m.Expires.Sub(time.Unix(0, 0)); !m.Expires.IsZero() {
-		m.Expires = m.Arrived.Add(interval)
+	if w.Expires {
+		m.Expires = m.Arrived.Add(w.Expiry)
 	}
 	if err := b.judgePublish(c.app, g, &limits, m); err != nil {
 		return

@@ -1,10 +1,15 @@
 package session
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/embercast/embercast/realtime/message"
 )
+
+// windowMax bounds the window. Done entries stay in it behind one that is not, so a client that never acknowledges
+// one message gets no more after this many; and identifiers in it, handed out in turn, stay in cyclic order.
+const windowMax = 1 << 15
 
 // SetReceiveMaximum sets the client's Receive Maximum of this connection; 0 stands for 65,535.
 func (s *Session) SetReceiveMaximum(n uint16) { s.receiveMax = n }
@@ -16,7 +21,7 @@ func (s *Session) Quota() int {
 	if receiveMax == 0 {
 		receiveMax = 65_535
 	}
-	return max(0, receiveMax-s.outstanding)
+	return max(0, min(receiveMax-s.outstanding, windowMax-len(s.window)))
 }
 
 // Outstanding returns how many messages are sent and not yet done.
@@ -34,25 +39,27 @@ func (s *Session) Send(e Entry) uint16 {
 	return e.PacketID
 }
 
+// freeID returns the next identifier. It cannot be in use: the window is half of them at most, in their order.
 func (s *Session) freeID() uint16 {
-	for {
-		if s.nextID++; s.nextID == 0 {
-			s.nextID = 1
-		}
-		if s.find(s.nextID) < 0 {
-			return s.nextID
-		}
+	if s.nextID++; s.nextID == 0 {
+		s.nextID = 1
 	}
+	return s.nextID
 }
 
-// find returns the place of an identifier in the window. Done entries keep theirs until they leave.
+// find returns the place of an identifier in the window, or -1. Done entries keep theirs until they leave.
 func (s *Session) find(id uint16) int {
-	for i := range s.window {
-		if s.window[i].PacketID == id {
-			return i
-		}
+	if len(s.window) == 0 {
+		return -1
 	}
-	return -1
+	first := s.window[0].PacketID
+	i, found := slices.BinarySearchFunc(s.window, id-first, func(e Entry, distance uint16) int {
+		return cmp.Compare(e.PacketID-first, distance)
+	})
+	if !found {
+		return -1
+	}
+	return i
 }
 
 // Puback ends a QoS 1 delivery; false: no such delivery.

@@ -74,15 +74,16 @@ type State struct {
 // Restore makes a session of a State.
 func Restore(st State) (*Session, error) {
 	s := &Session{cursor: st.Cursor, nextID: st.NextPacketID}
-	seen := make(map[uint16]bool, len(st.Window))
-	for _, e := range st.Window {
+	if len(st.Window) > windowMax {
+		return nil, fmt.Errorf("session: window of %d entries", len(st.Window))
+	}
+	for i, e := range st.Window {
 		switch {
-		case e.PacketID == 0 || seen[e.PacketID]:
-			return nil, fmt.Errorf("session: packet id %d stands in the window twice or is 0", e.PacketID)
+		case e.PacketID == 0 || i > 0 && e.PacketID-st.Window[0].PacketID <= st.Window[i-1].PacketID-st.Window[0].PacketID:
+			return nil, fmt.Errorf("session: packet id %d is out of order in the window or 0", e.PacketID)
 		case e.State < StateSent || e.State > StateDone || e.QoS < 1 || e.QoS > 2 || e.State == StateRel && e.QoS != 2:
 			return nil, fmt.Errorf("session: entry %d of QoS %d has the unknown state %d", e.PacketID, e.QoS, e.State)
 		}
-		seen[e.PacketID] = true
 		if e.State != StateDone {
 			s.outstanding++
 		}

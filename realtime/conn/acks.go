@@ -1,0 +1,177 @@
+package conn
+
+import (
+	"time"
+
+	"github.com/embercast/embercast/realtime/broker"
+	"github.com/embercast/embercast/realtime/packet"
+	"github.com/embercast/embercast/realtime/session"
+)
+
+// ack is a PUBLISH of the client's whose outcome may still be open; kind 0 is a QoS 0 one, which gets no answer and
+// only keeps its place.
+type ack struct {
+	id      uint16
+	kind    packet.Type
+	dup     bool
+	settled bool
+	reason  packet.ReasonCode
+}
+
+// ackQueue holds the acknowledgements to be sent, in the order in which their PUBLISH packets came.
+type ackQueue struct {
+	queue     []ack
+	first     uint64 // token of queue[0]
+	waiting   int    // entries not settled
+	publishes int    // QoS 1 and 2 entries
+	pubacks   int    // QoS 1 entries
+}
+
+func (q *ackQueue) push(a ack) (token uint64) {
+	q.queue = append(q.queue, a)
+	q.waiting++
+	q.count(a.kind, 1)
+	return q.first + uint64(len(q.queue)) - 1
+}
+
+func (q *ackQueue) at(token uint64) *ack {
+	if i := token - q.first; i < uint64(len(q.queue)) {
+		return &q.queue[i]
+	}
+	return nil
+}
+
+func (q *ackQueue) settle(token uint64, reason packet.ReasonCode) {
+	if a := q.at(token); a != nil && !a.settled {
+		a.settled, a.reason = true, reason
+		q.waiting--
+	}
+}
+
+// pop takes the first acknowledgement if it is settled.
+func (q *ackQueue) pop() (ack, bool) {
+	if len(q.queue) == 0 || !q.queue[0].settled {
+		return ack{}, false
+	}
+	a := q.queue[0]
+	q.first++
+	if len(q.queue) == 1 {
+		q.queue = q.queue[:0]
+		if cap(q.queue) > 64 {
+			q.queue = nil
+		}
+	} else {
+		q.queue = q.queue[1:]
+	}
+	q.count(a.kind, -1)
+	return a, true
+}
+
+func (q *ackQueue) count(kind packet.Type, n int) {
+	if kind != 0 {
+		q.publishes += n
+	}
+	if kind == packet.TypePuback {
+		q.pubacks += n
+	}
+}
+
+// acknowledge takes a PUBACK, PUBREC, PUBREL or PUBCOMP from the client.
+func (c *Conn) acknowledge(p *packet.Ack) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch p.Kind {
+	case packet.TypePuback:
+		c.session.Puback(p.PacketID)
+	case packet.TypePubcomp:
+		c.session.Pubcomp(p.PacketID)
+	case packet.TypePubrec:
+		switch c.session.Pubrec(p.PacketID, p.Reason.Failed()) {
+		case session.PubrecRelease:
+			return c.answerLocked(&packet.Ack{Kind: packet.TypePubrel, PacketID: p.PacketID})
+		case session.PubrecUnknown:
+			if !p.Reason.Failed() {
+				return c.answerLocked(&packet.Ack{Kind: packet.TypePubrel, PacketID: p.PacketID, Reason: packet.PacketIdentifierNotFound})
+			}
+		case session.PubrecDiscarded:
+		}
+	default: // PUBREL
+		reason := packet.Success
+		if !c.session.Release(p.PacketID) {
+			reason = packet.PacketIdentifierNotFound
+		}
+		return c.answerLocked(&packet.Ack{Kind: packet.TypePubcomp, PacketID: p.PacketID, Reason: reason})
+	}
+	return nil
+}
+
+// subscribe takes a SUBSCRIBE [MQTT5-3.8.4-1].
+func (c *Conn) subscribe(p *packet.Subscribe) error {
+	var id uint32
+	if p.Properties != nil && len(p.Properties.SubscriptionIDs) > 0 {
+		id = p.Properties.SubscriptionIDs[0]
+	}
+	reasons := make([]packet.ReasonCode, len(p.Subscriptions))
+	var replays []*broker.Replay
+	for i, s := range p.Subscriptions {
+		if s.Filter == resultTopic {
+			c.mu.Lock()
+			c.authResult = true
+			c.mu.Unlock()
+			continue
+		}
+		if s.NoLocal && isShared(s.Filter) {
+			return c.fail(packet.ProtocolError, "No Local on a Shared Subscription [MQTT5-3.8.3-4]")
+		}
+		r := c.cfg.Broker.Subscribe(c.client, []session.Subscription{{
+			Filter: s.Filter, QoS: s.QoS, NoLocal: s.NoLocal, RetainAsPublished: s.RetainAsPublished,
+			RetainHandling: s.RetainHandling, ID: id,
+		}})[0]
+		reasons[i] = r.Reason
+		if r.Replay != nil {
+			replays = append(replays, r.Replay)
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.answerLocked(&packet.Suback{PacketID: p.PacketID, Reasons: reasons}); err != nil {
+		return err
+	}
+	c.out.replays = append(c.out.replays, replays...)
+	return nil
+}
+
+func isShared(filter string) bool { return len(filter) > 7 && filter[:7] == "$share/" }
+
+// unsubscribe takes an UNSUBSCRIBE [MQTT5-3.10.4-4].
+func (c *Conn) unsubscribe(p *packet.Unsubscribe) error {
+	reasons := c.cfg.Broker.Unsubscribe(c.client, p.Filters)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i, f := range p.Filters {
+		if f == resultTopic && c.authResult {
+			c.authResult = false
+			reasons[i] = packet.Success
+		}
+	}
+	return c.answerLocked(&packet.Unsuback{PacketID: p.PacketID, Reasons: reasons})
+}
+
+// pace is a token bucket for messages and one for bytes, each of one second's worth.
+type pace struct {
+	messages, bytes float64 // spent and not yet paid back
+	at              time.Time
+}
+
+// take spends one message of n bytes and returns how long to wait before the next may be read.
+func (p *pace) take(now time.Time, n, messagesPerSecond, bytesPerSecond int) time.Duration {
+	if passed := now.Sub(p.at).Seconds(); passed > 0 {
+		p.messages = max(0, p.messages-passed*float64(messagesPerSecond))
+		p.bytes = max(0, p.bytes-passed*float64(bytesPerSecond))
+		p.at = now
+	}
+	p.messages++
+	p.bytes += float64(n)
+	over := max(p.messages/float64(messagesPerSecond), p.bytes/float64(bytesPerSecond)) - 1
+	return time.Duration(over * float64(time.Second))
+}

@@ -1,0 +1,138 @@
+package conn
+
+import (
+	"errors"
+	"io"
+	"time"
+
+	"github.com/embercast/embercast/realtime/broker"
+	"github.com/embercast/embercast/realtime/packet"
+)
+
+// refuseBytes answers bytes that are no MQTT.
+func (c *Conn) refuseBytes(err error) {
+	reason := packet.MalformedPacket
+	var d *packet.DecodeError
+	if errors.As(err, &d) {
+		reason = d.Reason
+	}
+	c.Refuse(reason, err.Error())
+}
+
+// Refuse ends the connection over a breach of the protocol, by the client's MQTT or below it: a 5.0 client is told by
+// CONNACK or DISCONNECT, an older one by the close alone (but for a version that is not served).
+func (c *Conn) Refuse(reason packet.ReasonCode, cause string) {
+	counted := "protocol_error"
+	if reason == packet.PacketTooLarge {
+		counted = "packet_too_large"
+	}
+	c.cfg.Observer.Refused(counted)
+	c.mu.Lock()
+	if c.state == stateConnecting {
+		c.version = c.decoder.Version()
+		switch {
+		case c.version == packet.V5:
+			_ = c.answerLocked(&packet.Connack{Reason: reason}) //nolint:errcheck // the first answer has room
+		case reason == packet.UnsupportedProtocolVersion:
+			c.version = packet.V311
+			_ = c.answerLocked(&packet.Connack{Reason: reason}) //nolint:errcheck // the first answer has room
+		}
+	}
+	c.endLocked(reason, cause)
+	c.mu.Unlock()
+	c.Flush()
+}
+
+// fail is Refuse for a packet that is well-formed and wrong here.
+func (c *Conn) fail(reason packet.ReasonCode, cause string) error {
+	c.Refuse(reason, cause)
+	return errClosed
+}
+
+// Disconnect implements broker.Outbound.
+func (c *Conn) Disconnect(reason packet.ReasonCode, cause string) {
+	c.mu.Lock()
+	c.endLocked(reason, cause)
+	c.mu.Unlock()
+	c.Flush()
+}
+
+// endLocked begins the end from the server's side: what is queued is dropped, DISCONNECT goes out where the version
+// has it [MQTT5-4.13.2-1], and the network is closed once that is written, or after farewellTimeout.
+func (c *Conn) endLocked(reason packet.ReasonCode, cause string) {
+	if c.state >= stateClosing {
+		return
+	}
+	c.out.drop()
+	if c.state == stateOpen && c.version == packet.V5 {
+		c.out.control = (&packet.Disconnect{Reason: reason}).Append(c.out.control, c.version)
+	}
+	c.state = stateClosing
+	c.endReason, c.endCause = reason, cause
+	c.stateChanged.Broadcast()
+	time.AfterFunc(farewellTimeout, func() { _ = c.wire.Close() }) //nolint:errcheck // it is going away
+}
+
+// TimedOut tells that the time for the next bytes has passed: Keep Alive [MQTT5-3.1.2-22], or no CONNECT came.
+func (c *Conn) TimedOut() {
+	c.mu.Lock()
+	connecting := c.state == stateConnecting
+	c.mu.Unlock()
+	if connecting {
+		c.cfg.Observer.Refused("connect_timeout")
+		_ = c.wire.Close() //nolint:errcheck // it is going away
+		return
+	}
+	c.Disconnect(packet.KeepAliveTimeout, "keep alive missed")
+}
+
+// Closed ends the connection after reading has stopped: it lets the farewell be written, closes the network and takes
+// the client out of the broker, which sends the will where one is due [MQTT5-3.1.2-8]. Only the first call counts.
+func (c *Conn) Closed(cause error) {
+	c.Flush()
+	c.mu.Lock()
+	if c.state == stateClosed {
+		c.mu.Unlock()
+		return
+	}
+	if c.state != stateClosing {
+		c.out.drop()
+		c.endReason, c.endCause = packet.UnspecifiedError, "network closed"
+		if cause != nil && !errors.Is(cause, io.EOF) {
+			c.endCause = cause.Error()
+		}
+	}
+	c.mu.Unlock()
+	// A writer that is still at the farewell is bounded by the timer that began it.
+	if c.endedByServer() {
+		c.awaitWriter()
+	}
+	_ = c.wire.Close() //nolint:errcheck // it is going away
+	c.awaitWriter()
+	c.mu.Lock()
+	c.state = stateClosed
+	if c.expiry != nil {
+		c.expiry.Stop()
+	}
+	c.stateChanged.Broadcast()
+	reason, text := c.endReason, c.endCause
+	c.mu.Unlock()
+	if c.client != nil {
+		c.cfg.Broker.End(c.client, broker.Ending{SendWill: !c.willOff, Reason: reason, Cause: text})
+	}
+}
+
+func (c *Conn) endedByServer() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state == stateClosing
+}
+
+// awaitWriter waits until nobody writes.
+func (c *Conn) awaitWriter() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.out.writing {
+		c.stateChanged.Wait()
+	}
+}

@@ -1,0 +1,212 @@
+package conn
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math"
+	"time"
+
+	"github.com/embercast/embercast/realtime/broker"
+	"github.com/embercast/embercast/realtime/message"
+	"github.com/embercast/embercast/realtime/packet"
+	"github.com/embercast/embercast/realtime/session"
+	"github.com/embercast/embercast/realtime/topic"
+)
+
+// connect takes the CONNECT: authenticate, app and limits, client id, takeover, CONNACK with the server's limits.
+func (c *Conn) connect(p *packet.Connect) error {
+	c.mu.Lock()
+	c.version = p.Version
+	c.problemInfo = p.Properties == nil || !p.Properties.Has.Contains(packet.PropRequestProblemInfo) || p.Properties.RequestProblemInfo == 1
+	c.mu.Unlock()
+	if reason := c.judgeConnect(p); reason.Failed() {
+		return c.refuseConnect(reason, "protocol_error")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
+	defer cancel()
+	grant, err := c.cfg.Broker.Authenticate(ctx, c.credentials(p))
+	if err != nil {
+		return c.refuseConnectFor(err)
+	}
+	limits := grant.Limits()
+	if len(p.ClientID) > limits.TopicBytesMax {
+		return c.refuseConnect(packet.ClientIdentifierNotValid, "client_id")
+	}
+	if p.Will != nil {
+		if err := topic.ValidateName(p.Will.Topic, topic.Limits{LevelsMax: limits.TopicLevelsMax, BytesMax: limits.TopicBytesMax}); err != nil {
+			return c.refuseConnect(packet.TopicNameInvalid, "not_allowed")
+		}
+	}
+	req := broker.ConnectRequest{
+		Credentials: c.credentials(p), Version: p.Version, CleanStart: p.CleanStart,
+		KeepAlive: serverKeepAlive(p, limits), Will: c.will(p), Out: c,
+	}
+	c.prepare(p, grant, limits, req.KeepAlive)
+	client, err := c.cfg.Broker.Connect(grant, req)
+	if err != nil {
+		return c.refuseConnectFor(err)
+	}
+	c.client = client
+	c.accept(p, grant, limits, req.KeepAlive)
+	return nil
+}
+
+// judgeConnect checks what neither the codec nor the broker knows.
+func (c *Conn) judgeConnect(p *packet.Connect) packet.ReasonCode {
+	switch {
+	case p.Version == packet.V31 && p.ClientID == "":
+		return packet.ClientIdentifierNotValid
+	case p.Version == packet.V311 && p.ClientID == "" && !p.CleanStart:
+		return packet.ClientIdentifierNotValid // [MQTT311-3.1.3-8]
+	case p.Properties != nil && p.Properties.Has.Contains(packet.PropAuthMethod):
+		return packet.BadAuthenticationMethod // [MQTT5-4.12.0-1]
+	}
+	return packet.Success
+}
+
+func (c *Conn) credentials(p *packet.Connect) broker.Credentials {
+	return broker.Credentials{
+		PathApp: c.meta.PathApp, QueryToken: c.meta.QueryToken, Origin: c.meta.Origin,
+		HasUsername: p.HasUsername, Username: p.Username, HasPassword: p.HasPassword, Password: p.Password,
+		ClientID: p.ClientID, Remote: c.meta.Remote, Transport: c.meta.Transport,
+	}
+}
+
+// serverKeepAlive is the Keep Alive in force: a 5.0 client can be told a shorter one [MQTT5-3.1.2-21].
+func serverKeepAlive(p *packet.Connect, limits broker.Limits) time.Duration {
+	asked := time.Duration(p.KeepAlive) * time.Second
+	if p.Version == packet.V5 && limits.KeepAliveMax > 0 && (asked == 0 || asked > limits.KeepAliveMax) {
+		return limits.KeepAliveMax
+	}
+	return asked
+}
+
+func (c *Conn) will(p *packet.Connect) *broker.Will {
+	if p.Will == nil {
+		return nil
+	}
+	m := &message.Message{
+		Topic: p.Will.Topic, Payload: p.Will.Payload, QoS: p.Will.QoS, Retain: p.Will.Retain,
+		Properties: p.Will.Properties.AppendForwarded(nil),
+	}
+	w := &broker.Will{Message: m}
+	if props := p.Will.Properties; props != nil {
+		w.Delay = time.Duration(props.WillDelay) * time.Second
+		if props.Has.Contains(packet.PropMessageExpiry) {
+			w.Expiry = time.Duration(props.MessageExpiry) * time.Second
+			w.Expires = true
+		}
+	}
+	return w
+}
+
+// prepare sets up what deliveries need, before the broker can make any.
+func (c *Conn) prepare(p *packet.Connect, g broker.Grant, limits broker.Limits, keepAlive time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.limits, c.settings, c.keepAlive = limits, g.Settings(), keepAlive
+	c.session = session.New()
+	c.packetSizeMax = math.MaxInt
+	if p.Properties == nil {
+		return
+	}
+	if p.Properties.Has.Contains(packet.PropReceiveMaximum) {
+		c.session.SetReceiveMaximum(p.Properties.ReceiveMaximum)
+	}
+	if p.Properties.Has.Contains(packet.PropMaximumPacketSize) {
+		c.packetSizeMax = int(p.Properties.MaximumPacketSize)
+	}
+	c.out.aliasMax = p.Properties.TopicAliasMaximum
+	c.expiryAsked = p.Properties.SessionExpiry > 0
+}
+
+func (c *Conn) accept(p *packet.Connect, g broker.Grant, limits broker.Limits, keepAlive time.Duration) {
+	ack := &packet.Connack{}
+	if p.Version == packet.V5 {
+		ack.Properties = connackProperties(p, c.client.ID(), limits, keepAlive)
+	}
+	c.decoder.SetPacketBytesMax(limits.PacketBytesMax)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state != stateConnecting {
+		return
+	}
+	// CONNACK is the first packet that the client gets [MQTT5-3.2.0-1]: deliveries wait while the state is connecting.
+	c.out.control = ack.Append(c.out.control, c.version)
+	c.state = stateOpen
+	c.armExpiryLocked(g)
+}
+
+func connackProperties(p *packet.Connect, clientID string, limits broker.Limits, keepAlive time.Duration) *packet.Properties {
+	props := &packet.Properties{
+		Has:               packet.PropReceiveMaximum | packet.PropTopicAliasMaximum | packet.PropMaximumPacketSize,
+		ReceiveMaximum:    limits.ReceiveMaximum,
+		TopicAliasMaximum: limits.TopicAliasMaximum,
+		MaximumPacketSize: uint32(min(limits.PacketBytesMax, math.MaxInt32)), //nolint:gosec // bounded
+	}
+	if p.ClientID == "" {
+		props.Has |= packet.PropAssignedClientID // [MQTT5-3.2.2-16]
+		props.AssignedClientID = clientID
+	}
+	if keepAlive != time.Duration(p.KeepAlive)*time.Second {
+		props.Has |= packet.PropServerKeepAlive
+		props.ServerKeepAlive = uint16(keepAlive / time.Second) //nolint:gosec // a limit of the app, checked there
+	}
+	if p.Properties != nil && p.Properties.SessionExpiry > 0 {
+		// Sessions end with their connection in this version, and the client is told so.
+		props.Has |= packet.PropSessionExpiry
+	}
+	return props
+}
+
+// armExpiryLocked ends the connection when its credential ends.
+func (c *Conn) armExpiryLocked(g broker.Grant) {
+	if c.expiry != nil {
+		c.expiry.Stop()
+		c.expiry = nil
+	}
+	if at := g.Expires(); !at.IsZero() {
+		c.expiry = time.AfterFunc(at.Sub(c.now()), func() { c.cfg.Broker.Expire(c.client) })
+	}
+}
+
+func (c *Conn) refuseConnectFor(err error) error {
+	o := broker.OutcomeOf(err)
+	counted := o.Code
+	switch {
+	case errors.Is(err, broker.ErrBadCredentials):
+		counted = "auth_failed"
+	case o.Reason == packet.UnspecifiedError:
+		c.cfg.Logger.LogAttrs(context.Background(), slog.LevelError, "connect failed", slog.String("error", err.Error()))
+	}
+	return c.refuseConnect(o.Reason, counted)
+}
+
+// refuseConnect sends CONNACK with the Reason Code and closes [MQTT5-3.1.4-2].
+func (c *Conn) refuseConnect(reason packet.ReasonCode, counted string) error {
+	c.cfg.Observer.Refused(counted)
+	c.mu.Lock()
+	if c.state == stateConnecting {
+		c.out.control = (&packet.Connack{Reason: reason}).Append(c.out.control, c.version)
+		c.endLocked(reason, counted)
+	}
+	c.mu.Unlock()
+	c.Flush()
+	return errClosed
+}
+
+// GrantChanged implements broker.Outbound.
+func (c *Conn) GrantChanged(g broker.Grant) {
+	limits, settings := g.Limits(), g.Settings()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state != stateOpen {
+		return
+	}
+	// What CONNACK has announced holds for the connection.
+	limits.ReceiveMaximum, limits.TopicAliasMaximum = c.limits.ReceiveMaximum, c.limits.TopicAliasMaximum
+	limits.PacketBytesMax = c.limits.PacketBytesMax
+	c.limits, c.settings = limits, settings
+	c.armExpiryLocked(g)
+}

@@ -1,0 +1,337 @@
+package conn
+
+import (
+	"sync"
+	"time"
+
+	"github.com/embercast/embercast/realtime/broker"
+	"github.com/embercast/embercast/realtime/message"
+	"github.com/embercast/embercast/realtime/packet"
+	"github.com/embercast/embercast/realtime/session"
+)
+
+const (
+	// flushBytes is how much is gathered for one write (chosen: larger writes gain nothing on loopback).
+	flushBytes = 64 << 10
+	// deliveryOverhead is what a queued message counts beside its topic and payload.
+	deliveryOverhead = 64
+	// resultTopic is where a connection is told of its token and its subscriptions.
+	resultTopic = "$auth/result"
+)
+
+// outbox is what waits to be written to one connection. Conn.mu guards it.
+type outbox struct {
+	control  []byte // encoded answers, sent before anything else
+	raw      []byte // frames of the transport's own, between packets
+	ready    fifo   // messages in the order of routing
+	waiting  fifo   // QoS 1 and 2 messages beyond the client's Receive Maximum
+	bytes    int64  // of what is in ready and waiting
+	replays  []*broker.Replay
+	aliases  map[string]uint16
+	aliasMax uint16
+	marked   bool // somebody owes a Flush
+	writing  bool // somebody writes; what is added now goes out with the next round
+	silent   bool // the client has disconnected: nothing more is sent
+	said     bool // the farewell is written
+}
+
+// pending reports whether there is something to write.
+func (o *outbox) pending() bool {
+	return len(o.control) > 0 || len(o.raw) > 0 || o.ready.len() > 0 || o.waiting.len() > 0 || len(o.replays) > 0
+}
+
+func (o *outbox) mark() bool {
+	if o.marked {
+		return false
+	}
+	o.marked = true
+	return true
+}
+
+func (o *outbox) drop() {
+	o.ready, o.waiting, o.replays, o.bytes = fifo{}, fifo{}, nil, 0
+}
+
+// reasonFor is the Reason Code of PUBACK or PUBREC.
+func (o *outbox) reasonFor(err error) packet.ReasonCode {
+	if err == nil {
+		return packet.Success
+	}
+	return broker.OutcomeOf(err).Reason
+}
+
+func sizeOf(d *broker.Delivery) int64 {
+	return int64(len(d.Message.Topic)+len(d.Message.Payload)+len(d.Message.Properties)) + deliveryOverhead
+}
+
+// Deliver implements broker.Outbound. A QoS 0 message beyond the queue is dropped and counted; a message that must not
+// be lost ends the connection instead (CONTRACT section 4), for its session does not outlive it.
+func (c *Conn) Deliver(d broker.Delivery) (v broker.Verdict, marked bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state > stateOpen {
+		return broker.Gone, false
+	}
+	o := &c.out
+	size := sizeOf(&d)
+	if o.ready.len()+o.waiting.len() >= c.limits.QueuedMessagesMax || o.bytes+size > c.limits.QueuedBytesMax {
+		c.cfg.Observer.Dropped("queue_full", 1)
+		if d.QoS == 0 {
+			return broker.Dropped, false
+		}
+		c.endLocked(packet.QuotaExceeded, "client does not keep up")
+		return broker.Gone, o.mark()
+	}
+	o.ready.push(d)
+	o.bytes += size
+	return broker.Queued, c.state == stateOpen && o.mark()
+}
+
+// Notify implements broker.Outbound.
+func (c *Conn) Notify(payload []byte) {
+	c.mu.Lock()
+	ok := c.authResult && c.state == stateOpen
+	c.mu.Unlock()
+	if ok {
+		c.Deliver(broker.Delivery{Message: &message.Message{Topic: resultTopic, Payload: payload, Arrived: c.now()}})
+		c.Flush()
+	}
+}
+
+// Queue implements broker.Outbound.
+func (c *Conn) Queue() (messages int, bytes int64, inflight int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.session != nil {
+		inflight = c.session.Outstanding()
+	}
+	return c.out.ready.len() + c.out.waiting.len(), c.out.bytes, inflight
+}
+
+// WriteRaw queues a frame of the transport's own (a WebSocket pong).
+func (c *Conn) WriteRaw(frame []byte) {
+	c.mu.Lock()
+	if len(c.out.raw) > controlBytesMax {
+		c.endLocked(packet.QuotaExceeded, "client does not read its answers")
+	} else {
+		c.out.raw = append(c.out.raw, frame...)
+	}
+	c.mu.Unlock()
+	c.Flush()
+}
+
+var buffers = sync.Pool{New: func() any { b := make([]byte, 0, flushBytes+HeadroomBytes); return &b }} //nolint:gochecknoglobals // a pool holds no state
+
+// Flush implements broker.Outbound: it writes what is queued without waiting; what the network does not take goes to
+// a goroutine that lives as long as there is something to write.
+func (c *Conn) Flush() {
+	c.mu.Lock()
+	c.out.marked = false
+	if c.out.writing || c.state == stateClosed {
+		c.mu.Unlock()
+		return
+	}
+	c.out.writing = true
+	buf, _ := buffers.Get().(*[]byte) //nolint:errcheck // the pool holds nothing else
+	c.write(buf, c.wire.TryWrite)
+}
+
+// write goes on until nothing is left. It is entered with c.mu held and out.writing set, and gives both up, unless a
+// goroutine takes over.
+func (c *Conn) write(buf *[]byte, put func([]byte) (int, error)) {
+	for {
+		frame := c.nextLocked(buf)
+		if len(frame) == 0 {
+			break
+		}
+		c.mu.Unlock()
+		n, err := put(frame)
+		if err == nil && n < len(frame) {
+			go c.writeRest(buf, frame[n:])
+			return
+		}
+		c.mu.Lock()
+		if err != nil {
+			c.out.drop()
+			c.out.control, c.out.raw = nil, nil
+			c.out.said = true
+			if c.state < stateClosing {
+				c.state = stateClosing
+				c.endReason, c.endCause = packet.UnspecifiedError, "write failed: "+err.Error()
+			}
+			_ = c.wire.Close() //nolint:errcheck // it is going away
+			break
+		}
+	}
+	hangUp := c.state == stateClosing && !c.out.silent
+	c.out.writing = false
+	c.stateChanged.Broadcast()
+	c.mu.Unlock()
+	putBuffer(buf)
+	if hangUp {
+		_ = c.wire.Close() //nolint:errcheck // everything is said
+	}
+}
+
+func (c *Conn) writeRest(buf *[]byte, rest []byte) {
+	_, err := c.wire.Write(rest)
+	c.mu.Lock()
+	put := c.wire.Write
+	if err != nil {
+		put = func([]byte) (int, error) { return 0, err }
+		if !c.out.pending() {
+			c.out.control = append(c.out.control, 0) // anything: the next round must meet the error
+		}
+	}
+	c.write(buf, put)
+}
+
+func putBuffer(buf *[]byte) {
+	if cap(*buf) <= 4*flushBytes {
+		buffers.Put(buf)
+	}
+}
+
+// nextLocked makes the bytes of the next write: frames of the transport, or as many packets as fit.
+func (c *Conn) nextLocked(buf *[]byte) []byte {
+	if c.state == stateConnecting && len(c.out.control) == 0 {
+		return c.takeRaw(buf)
+	}
+	if len(c.out.raw) > 0 {
+		return c.takeRaw(buf)
+	}
+	b := (*buf)[:HeadroomBytes]
+	b = append(b, c.out.control...)
+	if c.out.control = c.out.control[:0]; cap(c.out.control) > 4096 {
+		c.out.control = nil
+	}
+	if c.state == stateOpen {
+		b = c.appendMessages(b)
+	}
+	*buf = b
+	if len(b) > HeadroomBytes {
+		return c.wire.Frame(b)
+	}
+	if c.state == stateClosing && !c.out.said && !c.out.silent {
+		c.out.said = true
+		return c.wire.Farewell(c.endReason)
+	}
+	return nil
+}
+
+func (c *Conn) takeRaw(buf *[]byte) []byte {
+	*buf = append((*buf)[:0], c.out.raw...)
+	c.out.raw = c.out.raw[:0]
+	return *buf
+}
+
+// appendMessages encodes queued messages: first those that waited for quota, then what was routed, then retained
+// messages.
+func (c *Conn) appendMessages(b []byte) []byte {
+	o := &c.out
+	now := c.now()
+	t := tally{}
+	for len(b) < flushBytes {
+		var d broker.Delivery
+		switch {
+		case o.waiting.len() > 0 && c.session.Quota() > 0:
+			d = o.waiting.pop()
+			o.bytes -= sizeOf(&d)
+		case o.ready.len() > 0:
+			d = o.ready.pop()
+			if d.QoS > 0 && (o.waiting.len() > 0 || c.session.Quota() == 0) {
+				o.waiting.push(d)
+				continue
+			}
+			o.bytes -= sizeOf(&d)
+		default:
+			var ok bool
+			if d, ok = c.nextRetained(); !ok {
+				t.report(c)
+				return b
+			}
+		}
+		b = c.appendMessage(b, &d, now, &t)
+	}
+	t.report(c)
+	return b
+}
+
+// nextRetained takes the next retained message of a subscription's snapshot, while there is quota for it.
+func (c *Conn) nextRetained() (broker.Delivery, bool) {
+	for len(c.out.replays) > 0 {
+		if c.out.waiting.len() > 0 || c.session.Quota() == 0 {
+			return broker.Delivery{}, false
+		}
+		d, ok := c.out.replays[0].Next()
+		if ok {
+			return d, true
+		}
+		c.out.replays = c.out.replays[1:]
+	}
+	c.out.replays = nil
+	return broker.Delivery{}, false
+}
+
+// tally counts one round of writing.
+type tally struct {
+	messages int
+	bytes    int64
+	dropped  int
+}
+
+func (t *tally) report(c *Conn) {
+	if c.client == nil {
+		return
+	}
+	if t.messages > 0 {
+		c.client.Sent(t.messages, t.bytes)
+	}
+	if t.dropped > 0 {
+		c.client.Dropped(t.dropped)
+	}
+}
+
+func (c *Conn) appendMessage(b []byte, d *broker.Delivery, now time.Time, t *tally) []byte {
+	if d.Message.Expired(now) {
+		c.cfg.Observer.Dropped("expired", 1)
+		t.dropped++
+		return b
+	}
+	s := message.Send{Version: c.version, QoS: d.QoS, Retain: d.Retain, SubscriptionIDs: d.SubscriptionIDs}
+	if d.Message.WireSize(s) > c.packetSizeMax {
+		// As if it had been sent [MQTT5-3.1.2-25].
+		c.cfg.Observer.Dropped("packet_too_large", 1)
+		t.dropped++
+		return b
+	}
+	if d.QoS > 0 {
+		s.PacketID = c.session.Send(session.Entry{
+			Position: d.Message.Position, QoS: d.QoS, Retain: d.Retain, SubscriptionIDs: d.SubscriptionIDs, Message: d.Message,
+		})
+	}
+	if c.out.aliasMax > 0 {
+		s.TopicAlias, s.TopicKnown = c.out.alias(d.Message.Topic)
+	}
+	t.messages++
+	t.bytes += int64(len(d.Message.Payload))
+	c.cfg.Observer.Delivered(d.QoS, len(d.Message.Payload))
+	return d.Message.AppendPublish(b, s, now)
+}
+
+// alias gives the topic a Topic Alias while the client allows more [MQTT5-3.1.2-26]. It is called only for packets
+// whose bytes are made now, so that no alias is lost with a dropped message.
+func (o *outbox) alias(name string) (alias uint16, known bool) {
+	if alias, known = o.aliases[name]; known {
+		return alias, true
+	}
+	if len(o.aliases) >= int(o.aliasMax) {
+		return 0, false
+	}
+	if o.aliases == nil {
+		o.aliases = map[string]uint16{}
+	}
+	alias = uint16(len(o.aliases) + 1) //nolint:gosec // at most aliasMax
+	o.aliases[name] = alias
+	return alias, false
+}

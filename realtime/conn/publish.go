@@ -1,0 +1,240 @@
+package conn
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/embercast/embercast/realtime/broker"
+	"github.com/embercast/embercast/realtime/message"
+	"github.com/embercast/embercast/realtime/packet"
+)
+
+// tokenTopic is where a client that cannot send AUTH publishes its new token (CONTRACT section 4).
+const tokenTopic = "$auth/token"
+
+// publish takes a PUBLISH from the client.
+func (c *Conn) publish(p *packet.Publish, marks *broker.Marks) error {
+	name, reason := c.topicOf(p)
+	if reason.Failed() {
+		return c.fail(reason, "topic alias")
+	}
+	c.mu.Lock()
+	limits := c.limits
+	token, dup, err := c.beginLocked(p, &limits)
+	behind := c.acks.waiting > 0
+	c.mu.Unlock()
+	if err != nil {
+		return c.fail(packet.ReceiveMaximumExceeded, err.Error())
+	}
+	if dup {
+		return c.finish(token, p.QoS, nil, marks)
+	}
+	if err := c.hold(len(p.Payload), &limits, marks); err != nil {
+		return err
+	}
+	if name == tokenTopic {
+		return c.finish(token, p.QoS, c.renew(string(p.Payload)), marks)
+	}
+	pending, err := c.cfg.Broker.Accept(c.client, broker.Inbound{
+		Message: c.message(p, name), Limits: &limits, Token: token, Behind: behind,
+		UTF8: p.Properties != nil && p.Properties.PayloadFormat == 1,
+	}, marks)
+	if pending {
+		if p.QoS == 0 {
+			return nil
+		}
+		return c.awaitRoom(&limits, marks)
+	}
+	return c.finish(token, p.QoS, err, marks)
+}
+
+// topicOf resolves a Topic Alias [MQTT5-3.3.2-7 … MQTT5-3.3.2-12].
+func (c *Conn) topicOf(p *packet.Publish) (string, packet.ReasonCode) {
+	var alias uint16
+	if p.Properties != nil {
+		alias = p.Properties.TopicAlias
+	}
+	if alias == 0 {
+		return c.intern(p.Topic), packet.Success
+	}
+	if alias > c.limits.TopicAliasMaximum {
+		return "", packet.TopicAliasInvalid
+	}
+	if len(p.Topic) > 0 {
+		if c.aliases == nil {
+			c.aliases = map[uint16]string{}
+		}
+		c.aliases[alias] = c.intern(p.Topic)
+	}
+	name, known := c.aliases[alias]
+	if !known {
+		return "", packet.ProtocolError
+	}
+	return name, packet.Success
+}
+
+func (c *Conn) intern(name []byte) string {
+	if string(name) != c.lastTopic {
+		c.lastTopic = string(name)
+	}
+	return c.lastTopic
+}
+
+func (c *Conn) message(p *packet.Publish, name string) *message.Message {
+	m := &message.Message{
+		Topic: name, QoS: p.QoS, Retain: p.Retain, Publisher: c.client.ID(), Arrived: c.now(),
+		Payload: append(make([]byte, 0, len(p.Payload)), p.Payload...),
+	}
+	if p.Properties != nil {
+		m.Properties = append([]byte(nil), packet.ForwardedProperties(p.RawProperties)...)
+		if p.Properties.Has.Contains(packet.PropMessageExpiry) {
+			m.Expires = m.Arrived.Add(time.Duration(p.Properties.MessageExpiry) * time.Second)
+		}
+	}
+	return m
+}
+
+var errReceiveMaximum = errors.New("more unacknowledged PUBLISH packets than the Receive Maximum [MQTT5-3.3.4-9]")
+
+// beginLocked takes the PUBLISH into the order of acknowledgements and knows a QoS 2 message that came before.
+func (c *Conn) beginLocked(p *packet.Publish, limits *broker.Limits) (token uint64, dup bool, err error) {
+	switch p.QoS {
+	case 0:
+		return c.acks.push(ack{}), false, nil
+	case 1:
+		token = c.acks.push(ack{id: p.PacketID, kind: packet.TypePuback})
+	case 2:
+		dup = c.session.Receive(p.PacketID)
+		token = c.acks.push(ack{id: p.PacketID, kind: packet.TypePubrec, dup: dup})
+	}
+	// A QoS 1 message counts until its PUBACK, a QoS 2 message until its PUBCOMP (MQTT 5.0 section 4.9).
+	if c.version == packet.V5 && c.acks.pubacks+c.session.InboundCount() > int(limits.ReceiveMaximum) {
+		return token, dup, errReceiveMaximum
+	}
+	return token, dup, nil
+}
+
+// finish acknowledges a PUBLISH whose outcome is known.
+func (c *Conn) finish(token uint64, qos byte, err error, marks *broker.Marks) error {
+	c.mu.Lock()
+	disconnects := c.version != packet.V5 && errors.Is(err, broker.ErrNotAuthorized) && c.settings.DeniedPublishDisconnects
+	if !disconnects {
+		c.settleLocked(token, err)
+	}
+	c.mu.Unlock()
+	switch {
+	case disconnects:
+		return c.fail(packet.NotAuthorized, "publish denied")
+	case errors.Is(err, broker.ErrTopicTooLong), errors.Is(err, broker.ErrTopicNameInvalid):
+		if qos == 0 {
+			return nil // nobody waits for an answer; it was counted
+		}
+	case errors.Is(err, broker.ErrPacketTooLarge):
+		return c.fail(packet.PacketTooLarge, "packet too large")
+	case errors.Is(err, broker.ErrDraining):
+		return errClosed
+	}
+	return nil
+}
+
+// Committed implements broker.Outbound.
+func (c *Conn) Committed(token uint64, err error) (marked bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state != stateOpen {
+		return false
+	}
+	if err != nil && c.version != packet.V5 {
+		// An older client cannot be told: closed without an acknowledgement it sends the message again.
+		c.endLocked(broker.OutcomeOf(err).Reason, "commit failed: "+err.Error())
+		return c.out.mark()
+	}
+	if errors.Is(err, broker.ErrStoreUnavailable) || errors.Is(err, broker.ErrOutcomeUnknown) {
+		// PUBACK knows no "server unavailable": DISCONNECT does, and the client tries again.
+		c.endLocked(packet.ServerUnavailable, "commit failed: "+err.Error())
+		return c.out.mark()
+	}
+	c.settleLocked(token, err)
+	c.stateChanged.Broadcast()
+	return len(c.out.control) > 0 && c.out.mark()
+}
+
+// settleLocked notes an outcome and queues every acknowledgement whose turn has come: in the order of arrival
+// [MQTT5-4.6.0-2, MQTT5-4.6.0-3].
+func (c *Conn) settleLocked(token uint64, err error) {
+	if err != nil && c.out.reasonFor(err).Failed() {
+		if a := c.acks.at(token); a != nil && a.kind == packet.TypePubrec && c.version == packet.V5 && !a.dup {
+			c.session.Forget(a.id)
+		}
+	}
+	c.acks.settle(token, c.out.reasonFor(err))
+	for {
+		a, ok := c.acks.pop()
+		if !ok {
+			return
+		}
+		if a.kind != 0 {
+			c.out.control = (&packet.Ack{Kind: a.kind, PacketID: a.id, Reason: a.reason}).Append(c.out.control, c.version)
+		}
+	}
+}
+
+// awaitRoom stops reading from a client that has more unanswered than the Receive Maximum; before 5.0 it cannot know
+// the limit and is not at fault.
+func (c *Conn) awaitRoom(limits *broker.Limits, marks *broker.Marks) error {
+	c.mu.Lock()
+	full := c.version != packet.V5 && c.acks.publishes >= int(limits.ReceiveMaximum)
+	c.mu.Unlock()
+	if !full {
+		return nil
+	}
+	marks.Flush()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.acks.publishes >= int(limits.ReceiveMaximum) && c.state == stateOpen {
+		c.stateChanged.Wait()
+	}
+	if c.state != stateOpen {
+		return errClosed
+	}
+	return nil
+}
+
+// renew puts a new token in the place of the connection's. It is never routed, stored or logged.
+func (c *Conn) renew(token string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
+	defer cancel()
+	if err := c.cfg.Broker.Renew(ctx, c.client, token); err != nil {
+		c.Notify([]byte(`{"event":"token_refused"}`))
+		return broker.ErrNotAuthorized
+	}
+	c.Notify([]byte(`{"event":"token_renewed"}`))
+	return nil
+}
+
+// hold keeps a client to its rates by not reading on until its turn has come.
+func (c *Conn) hold(payloadBytes int, limits *broker.Limits, marks *broker.Marks) error {
+	wait := c.pace.take(c.now(), payloadBytes, limits.PublishRateMax, limits.PublishBytesRateMax)
+	if wait <= 0 {
+		return nil
+	}
+	marks.Flush()
+	c.Flush()
+	woken := time.AfterFunc(wait, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.stateChanged.Broadcast()
+	})
+	defer woken.Stop()
+	until := c.now().Add(wait)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.state == stateOpen && c.now().Before(until) {
+		c.stateChanged.Wait()
+	}
+	if c.state != stateOpen {
+		return errClosed
+	}
+	return nil
+}

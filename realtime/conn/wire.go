@@ -1,0 +1,92 @@
+package conn
+
+import (
+	"errors"
+	"net"
+	"syscall"
+	"time"
+
+	"github.com/embercast/embercast/realtime/packet"
+)
+
+// HeadroomBytes are left free before the MQTT bytes of a write: the longest header of an unmasked WebSocket frame.
+const HeadroomBytes = 10
+
+// Wire is the network under a Conn. Write and TryWrite are called from one goroutine at a time.
+type Wire interface {
+	// TryWrite writes what the network takes without waiting; n < len(b) with a nil error: the rest would wait.
+	TryWrite(b []byte) (n int, err error)
+	// Write waits, bounded by a deadline of the Wire's own.
+	Write(b []byte) (n int, err error)
+	// Frame makes of buf, whose first HeadroomBytes are free, what goes on the network.
+	Frame(buf []byte) []byte
+	// Farewell is what is sent last: a WebSocket close frame, or nothing.
+	Farewell(reason packet.ReasonCode) []byte
+	// Close closes the network connection. It may be called from any goroutine, and again.
+	Close() error
+}
+
+// NetWire is a Wire's writing and closing over a net.Conn. Where that has a descriptor, TryWrite is one write system
+// call that does not wait; elsewhere (TLS, pipes) it takes nothing and leaves all to Write.
+type NetWire struct {
+	conn         net.Conn
+	raw          syscall.RawConn
+	writeTimeout time.Duration
+}
+
+// NewNetWire returns a NetWire; a Write that takes longer than writeTimeout fails.
+func NewNetWire(c net.Conn, writeTimeout time.Duration) *NetWire {
+	w := &NetWire{conn: c, writeTimeout: writeTimeout}
+	if s, ok := c.(syscall.Conn); ok {
+		if raw, err := s.SyscallConn(); err == nil {
+			w.raw = raw
+		}
+	}
+	return w
+}
+
+// Write implements Wire.
+func (w *NetWire) Write(b []byte) (int, error) {
+	if err := w.conn.SetWriteDeadline(time.Now().Add(w.writeTimeout)); err != nil {
+		return 0, err //nolint:wrapcheck // the network's own words
+	}
+	return w.conn.Write(b) //nolint:wrapcheck // the network's own words
+}
+
+// Close implements Wire.
+func (w *NetWire) Close() error { return w.conn.Close() } //nolint:wrapcheck // the network's own words
+
+// TryWrite implements Wire.
+func (w *NetWire) TryWrite(b []byte) (int, error) {
+	if w.raw == nil {
+		return 0, nil
+	}
+	var n int
+	var failed error
+	err := w.raw.Write(func(fd uintptr) bool {
+		n, failed = tryWrite(fd, b)
+		return true // never wait for the descriptor to be ready
+	})
+	if err != nil {
+		if errors.Is(err, net.ErrClosed) {
+			return 0, err //nolint:wrapcheck // the network's own words
+		}
+		return 0, nil // a passed deadline of an earlier Write: let Write decide
+	}
+	return n, failed
+}
+
+func tryWrite(fd uintptr, b []byte) (int, error) {
+	for {
+		n, err := syscall.Write(int(fd), b) //nolint:gosec // a descriptor
+		switch {
+		case err == nil:
+			return n, nil
+		case errors.Is(err, syscall.EINTR):
+		case errors.Is(err, syscall.EAGAIN):
+			return 0, nil
+		default:
+			return 0, err //nolint:wrapcheck // the network's own words
+		}
+	}
+}
