@@ -1,0 +1,378 @@
+package auth
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Config is what a Directory is made of.
+type Config struct {
+	Store      Store
+	SecretKey  []byte // 32 bytes; seals signing secrets
+	DefaultApp string
+	Logger     *slog.Logger
+	Now        func() time.Time // nil: time.Now
+}
+
+// Listener is told of changes after they are in force. It must not block for long.
+type Listener interface {
+	AppCreated(app App)
+	AppChanged(app App)
+	AppDeleted(appUID int64)
+	RulesChanged(appUID int64)
+	KeyDeleted(appUID int64, keyID string)
+}
+
+// Directory holds apps, keys and rules in memory and writes changes through to the store, first. Safe for concurrent
+// use.
+type Directory struct {
+	cfg    Config
+	seal   *sealer
+	notify Listener
+	admin  atomic.Pointer[[sha256.Size]byte]
+
+	change sync.Mutex // held by every change of an app, so that they follow each other
+
+	mu   sync.RWMutex // guards what follows
+	apps map[string]*appState
+	uids map[int64]*appState
+}
+
+// Open reads everything from the store.
+func Open(ctx context.Context, cfg Config) (*Directory, error) {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	seal, err := newSealer(cfg.SecretKey)
+	if err != nil {
+		return nil, err
+	}
+	d := &Directory{cfg: cfg, seal: seal, notify: nobody{}, apps: map[string]*appState{}, uids: map[int64]*appState{}}
+	records, err := cfg.Store.LoadApps(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("load apps: %w", err)
+	}
+	for _, r := range records {
+		a, err := d.load(r)
+		if err != nil {
+			return nil, fmt.Errorf("app %s: %w", r.App.ID, err)
+		}
+		d.apps[r.App.ID], d.uids[a.uid] = a, a
+	}
+	return d, nil
+}
+
+func (d *Directory) load(r AppRecord) (*appState, error) {
+	a := &appState{uid: r.App.UID, set: r.App.Settings}
+	settings, err := parseSettings(r.App.Settings)
+	if err != nil {
+		return nil, err
+	}
+	a.now.Store(&App{r.App.UID, r.App.ID, r.App.Name, settings, r.App.CreatedAt, r.App.UpdatedAt})
+	for _, row := range r.Keys {
+		k, err := d.loadKey(row)
+		if err != nil {
+			return nil, err
+		}
+		a.keys = append(a.keys, k)
+	}
+	rules, err := ParseRules(r.Rules.Rules)
+	if err != nil {
+		return nil, fmt.Errorf("rules: %w", err)
+	}
+	a.rules.Store(newRuleSet(r.Rules.Version, rules))
+	return a, nil
+}
+
+// Listen names who is told of changes. Call it before anything changes.
+func (d *Directory) Listen(l Listener) { d.notify = l }
+
+type nobody struct{}
+
+func (nobody) AppCreated(App)           {}
+func (nobody) AppChanged(App)           {}
+func (nobody) AppDeleted(int64)         {}
+func (nobody) RulesChanged(int64)       {}
+func (nobody) KeyDeleted(int64, string) {}
+
+// SetAdminToken sets the bearer token for management. Only its SHA-256 is kept.
+func (d *Directory) SetAdminToken(token string) {
+	hash := sha256.Sum256([]byte(token))
+	d.admin.Store(&hash)
+}
+
+// IsAdmin compares in constant time.
+func (d *Directory) IsAdmin(token string) bool {
+	want := d.admin.Load()
+	hash := sha256.Sum256([]byte(token))
+	return want != nil && subtle.ConstantTimeCompare(hash[:], want[:]) == 1
+}
+
+func (d *Directory) now() time.Time { return d.cfg.Now().UTC() }
+
+// Store returns the store, for what the API asks of it beside: audit and idempotency.
+func (d *Directory) Store() Store { return d.cfg.Store }
+
+// Housekeeping of the Directory.
+const (
+	housekeeping   = time.Second
+	touchEvery     = 30 * time.Second
+	idempotencyTTL = 24 * time.Hour
+)
+
+// Run keeps house until ctx ends: rules that end are acted on, last_used_at is written now and then, and old
+// idempotency keys are forgotten.
+func (d *Directory) Run(ctx context.Context) error {
+	tick := time.NewTicker(housekeeping)
+	defer tick.Stop()
+	last, touched := d.now(), d.now()
+	for {
+		select {
+		case <-ctx.Done():
+			d.touch(context.WithoutCancel(ctx))
+			return nil
+		case <-tick.C:
+		}
+		now := d.now()
+		d.endRules(last, now)
+		last = now
+		if now.Sub(touched) >= touchEvery {
+			touched = now
+			d.touch(ctx)
+			if err := d.cfg.Store.ForgetIdempotency(ctx, now.Add(-idempotencyTTL)); err != nil {
+				d.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "idempotency keys not forgotten", slog.String("error", err.Error()))
+			}
+		}
+	}
+}
+
+// endRules tells of apps in which a rule's until has passed.
+func (d *Directory) endRules(after, now time.Time) {
+	for _, a := range d.states() {
+		if next := a.rules.Load().nextEnd(after); !next.IsZero() && !next.After(now) {
+			d.notify.RulesChanged(a.uid)
+		}
+	}
+}
+
+// touch writes when keys were last used. What cannot be written now is tried again.
+func (d *Directory) touch(ctx context.Context) {
+	used := map[string]time.Time{}
+	var keys []*keyState
+	for _, a := range d.states() {
+		a.mu.RLock()
+		for _, k := range a.keys {
+			if at := k.lastUsed.Load(); at != k.flushed {
+				used[k.ID] = time.UnixMicro(at).UTC()
+				keys = append(keys, k)
+			}
+		}
+		a.mu.RUnlock()
+	}
+	if len(used) == 0 || d.cfg.Store.TouchKeys(ctx, used) != nil {
+		return
+	}
+	for _, k := range keys {
+		k.flushed = used[k.ID].UnixMicro()
+	}
+}
+
+func (d *Directory) states() []*appState {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	all := make([]*appState, 0, len(d.apps))
+	for _, a := range d.apps {
+		all = append(all, a)
+	}
+	return all
+}
+
+func (d *Directory) state(id string) (*appState, bool) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	a, ok := d.apps[id]
+	return a, ok
+}
+
+// Apps returns all apps by id.
+func (d *Directory) Apps() []App {
+	var all []App
+	for _, a := range d.states() {
+		all = append(all, *a.snapshot())
+	}
+	slices.SortFunc(all, func(x, y App) int { return strings.Compare(x.ID, y.ID) })
+	return all
+}
+
+// App returns an app by id.
+func (d *Directory) App(id string) (App, bool) {
+	a, ok := d.state(id)
+	if !ok {
+		return App{}, false
+	}
+	return *a.snapshot(), true
+}
+
+// AppByUID returns an app by its number.
+func (d *Directory) AppByUID(uid int64) (App, bool) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	a, ok := d.uids[uid]
+	if !ok {
+		return App{}, false
+	}
+	return *a.snapshot(), true
+}
+
+// NewApp is what an app is made of.
+type NewApp struct {
+	ID, Name string
+	Settings json.RawMessage
+}
+
+var appID = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
+
+func checkAppName(p *problems, name string) {
+	if name == "" || len(name) > nameMax || strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7F }) {
+		p.add("/name", fmt.Sprintf("must have 1 to %d characters, none of them a control character", nameMax))
+	}
+}
+
+// CreateApp makes an app with one generated signing key and no rules: it denies everything. ErrTaken when the id is
+// taken.
+func (d *Directory) CreateApp(ctx context.Context, actor string, in NewApp) (App, error) {
+	var p problems
+	if !appID.MatchString(in.ID) {
+		p.add("/id", "must have 1 to 63 characters of a-z, 0-9 and -, the first of them not -")
+	}
+	if in.Name == "" {
+		in.Name = in.ID
+	}
+	checkAppName(&p, in.Name)
+	set, settings, err := mergeSettings(nil, in.Settings)
+	if err != nil {
+		p = append(p, problemsOf(err)...)
+	}
+	if err := p.err(); err != nil {
+		return App{}, err
+	}
+	d.change.Lock()
+	defer d.change.Unlock()
+	if _, taken := d.state(in.ID); taken {
+		return App{}, ErrTaken
+	}
+	now := d.now()
+	row := AppRow{ID: in.ID, Name: in.Name, Settings: set, CreatedAt: now, UpdatedAt: now}
+	first := NewKey{Kind: KindSigning, Name: "default", KeyAttributes: KeyAttributes{Alg: "HS256"}}
+	keyRow, key, _, err := d.makeKey(0, first)
+	if err != nil {
+		return App{}, err
+	}
+	uid, err := d.cfg.Store.CreateApp(ctx, row, keyRow, d.audit(actor, in.ID, "app.create", in.ID, nil, appText(row)))
+	if err != nil {
+		return App{}, fmt.Errorf("create app: %w", err)
+	}
+	a := &appState{uid: uid, set: set, keys: []*keyState{key}}
+	app := App{uid, in.ID, in.Name, settings, now, now}
+	a.now.Store(&app)
+	a.rules.Store(newRuleSet(1, nil))
+	// The broker opens the app before anybody can find it here.
+	d.notify.AppCreated(app)
+	d.mu.Lock()
+	d.apps[in.ID], d.uids[uid] = a, a
+	d.mu.Unlock()
+	return app, nil
+}
+
+func problemsOf(err error) []Problem {
+	if v, ok := err.(*ValidationError); ok { //nolint:errorlint // made in this package, never wrapped
+		return v.Problems
+	}
+	return []Problem{{"", err.Error()}}
+}
+
+func (d *Directory) audit(actor, app, action, target string, before, after []byte) Audit {
+	return Audit{At: d.now(), Actor: actor, AppID: app, Action: action, Target: target, Before: before, After: after}
+}
+
+// appText is an app as the audit shows it.
+func appText(row AppRow) []byte {
+	text, err := json.Marshal(struct {
+		Name     string          `json:"name"`
+		Settings json.RawMessage `json:"settings"`
+	}{row.Name, row.Settings})
+	if err != nil {
+		return nil
+	}
+	return text
+}
+
+// UpdateApp changes an app's name (nil: not) and merges settings (RFC 7396).
+func (d *Directory) UpdateApp(ctx context.Context, actor, id string, name *string, patch json.RawMessage) (App, error) {
+	d.change.Lock()
+	defer d.change.Unlock()
+	a, ok := d.state(id)
+	if !ok {
+		return App{}, ErrNotFound
+	}
+	old := *a.snapshot()
+	app := old
+	var p problems
+	if name != nil {
+		app.Name = *name
+		checkAppName(&p, app.Name)
+	}
+	set, settings, err := mergeSettings(a.set, patch)
+	if err != nil {
+		p = append(p, problemsOf(err)...)
+	}
+	if err := p.err(); err != nil {
+		return App{}, err
+	}
+	app.Settings, app.UpdatedAt = settings, d.now()
+	row := AppRow{UID: a.uid, ID: id, Name: app.Name, Settings: set, CreatedAt: app.CreatedAt, UpdatedAt: app.UpdatedAt}
+	before := appText(AppRow{Name: old.Name, Settings: a.set})
+	if err := d.cfg.Store.UpdateApp(ctx, row, d.audit(actor, id, "app.update", id, before, appText(row))); err != nil {
+		return App{}, fmt.Errorf("update app: %w", err)
+	}
+	a.set = set
+	a.now.Store(&app)
+	d.notify.AppChanged(app)
+	return app, nil
+}
+
+// DeleteApp removes every trace of an app and disconnects its clients.
+func (d *Directory) DeleteApp(ctx context.Context, actor, id string) error {
+	d.change.Lock()
+	defer d.change.Unlock()
+	a, ok := d.state(id)
+	if !ok {
+		return ErrNotFound
+	}
+	// Nobody new gets in, and nobody is left who could write, before the rows go.
+	a.deleted.Store(true)
+	d.mu.Lock()
+	delete(d.apps, id)
+	delete(d.uids, a.uid)
+	d.mu.Unlock()
+	d.notify.AppDeleted(a.uid)
+	if err := d.cfg.Store.DeleteApp(ctx, a.uid, d.audit(actor, id, "app.delete", id, appText(AppRow{Name: a.snapshot().Name, Settings: a.set}), nil)); err != nil {
+		a.deleted.Store(false)
+		d.notify.AppCreated(*a.snapshot())
+		d.mu.Lock()
+		d.apps[id], d.uids[a.uid] = a, a
+		d.mu.Unlock()
+		return fmt.Errorf("delete app: %w", err)
+	}
+	return nil
+}
