@@ -1,0 +1,247 @@
+// Package sqlite keeps everything in one embedded SQLite database: WAL, every commit fsynced, one writer.
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/pressly/goose/v3"
+	"modernc.org/sqlite"
+	lib "modernc.org/sqlite/lib"
+
+	"github.com/embercast/embercast/auth"
+	"github.com/embercast/embercast/migrations"
+	"github.com/embercast/embercast/realtime/broker"
+	"github.com/embercast/embercast/server/store"
+	"github.com/embercast/embercast/server/store/sqlstore"
+)
+
+// Config says where the database is.
+type Config struct {
+	Path        string // of the database file; its directory must exist
+	Logger      *slog.Logger
+	SkipMigrate bool
+}
+
+// Store is the SQLite store. Safe for concurrent use; Commit by one goroutine at a time.
+type Store struct {
+	*sqlstore.Store
+	cfg        Config
+	lock       *os.File
+	read       *sql.DB
+	control    *sql.DB // the control plane's writes and migrations
+	checkpoint *sql.DB
+	stop       chan struct{}
+	stopped    sync.WaitGroup
+
+	mu     sync.Mutex // guards writer: Commit reopens it
+	writer *writer
+}
+
+// checkpointEvery is how often the write-ahead log is moved into the database beside the writer's way.
+const checkpointEvery = 2 * time.Second
+
+// Open locks, opens and migrates the database. store.ErrLocked when another server holds it.
+func Open(ctx context.Context, cfg Config) (*Store, error) {
+	lock, err := lockFile(cfg.Path + ".lock")
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{cfg: cfg, lock: lock, stop: make(chan struct{})}
+	if err := s.open(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	s.stopped.Add(1)
+	go s.checkpoints()
+	return s, nil
+}
+
+func (s *Store) open(ctx context.Context) (err error) {
+	if s.control, err = s.handle(ctx, 1); err != nil {
+		return err
+	}
+	if !s.cfg.SkipMigrate {
+		if err := s.Migrate(ctx); err != nil {
+			return err
+		}
+	}
+	if s.read, err = s.handle(ctx, 4); err != nil {
+		return err
+	}
+	if s.checkpoint, err = s.handle(ctx, 1); err != nil {
+		return err
+	}
+	s.Store = &sqlstore.Store{Read: s.read, Write: s.control, Classify: classify}
+	return nil
+}
+
+// lockFile keeps a second server off the same data directory. The lock goes with the process.
+func lockFile(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600) //nolint:gosec // the operator's own path
+	if err != nil {
+		return nil, fmt.Errorf("open database: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil { //nolint:gosec // a descriptor
+		_ = f.Close() //nolint:errcheck // nothing was written
+		return nil, fmt.Errorf("%w: %s", store.ErrLocked, filepath.Dir(path))
+	}
+	return f, nil
+}
+
+// handle opens connections of their own. synchronous=FULL stands in every one: an acknowledged commit is on the disk.
+func (s *Store) handle(ctx context.Context, connections int) (*sql.DB, error) {
+	q := url.Values{}
+	for _, p := range []string{"journal_mode(WAL)", "synchronous(FULL)", "busy_timeout(10000)", "wal_autocheckpoint(0)", "temp_store(MEMORY)", "cache_size(-16000)"} {
+		q.Add("_pragma", p)
+	}
+	q.Set("_txlock", "immediate")
+	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: s.cfg.Path}).EscapedPath()+"?"+q.Encode())
+	if err != nil {
+		return nil, fmt.Errorf("open database: %w", err)
+	}
+	db.SetMaxOpenConns(connections)
+	db.SetMaxIdleConns(connections)
+	if err := db.PingContext(ctx); err != nil {
+		_ = db.Close() //nolint:errcheck // the first error counts
+		return nil, fmt.Errorf("open database %s: %w", s.cfg.Path, explain(err))
+	}
+	return db, nil
+}
+
+// explain says what to do about a database that cannot be opened.
+func explain(err error) error {
+	var e *sqlite.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	switch e.Code() & 0xFF {
+	case lib.SQLITE_NOTADB, lib.SQLITE_CORRUPT:
+		return fmt.Errorf("the file is damaged or no SQLite database; restore it from a backup, nothing was changed: %w", err)
+	case lib.SQLITE_READONLY, lib.SQLITE_CANTOPEN:
+		return fmt.Errorf("the file or its directory cannot be written; check owner and permissions: %w", err)
+	}
+	return err
+}
+
+// Migrate brings the schema up to date.
+func (s *Store) Migrate(ctx context.Context) error {
+	p, err := s.migrations()
+	if err != nil {
+		return err
+	}
+	if _, err := p.Up(ctx); err != nil {
+		return fmt.Errorf("migrate: %w", explain(err))
+	}
+	return nil
+}
+
+// Pending returns the migrations that have not been applied.
+func (s *Store) Pending(ctx context.Context) (bool, error) {
+	p, err := s.migrations()
+	if err != nil {
+		return false, err
+	}
+	pending, err := p.HasPending(ctx)
+	if err != nil {
+		return false, fmt.Errorf("migrations: %w", err)
+	}
+	return pending, nil
+}
+
+func (s *Store) migrations() (*goose.Provider, error) {
+	files, err := fs.Sub(migrations.FS, "sqlite")
+	if err != nil {
+		return nil, fmt.Errorf("migrations: %w", err)
+	}
+	p, err := goose.NewProvider(goose.DialectSQLite3, s.control, files)
+	if err != nil {
+		return nil, fmt.Errorf("migrations: %w", err)
+	}
+	return p, nil
+}
+
+// Close closes the database and gives up the lock.
+func (s *Store) Close() error {
+	select {
+	case <-s.stop:
+	default:
+		close(s.stop)
+	}
+	s.stopped.Wait()
+	var errs []error
+	s.mu.Lock()
+	if s.writer != nil {
+		errs = append(errs, s.writer.close())
+		s.writer = nil
+	}
+	s.mu.Unlock()
+	for _, db := range []*sql.DB{s.read, s.checkpoint, s.control} {
+		if db != nil {
+			errs = append(errs, db.Close())
+		}
+	}
+	return errors.Join(append(errs, s.lock.Close())...)
+}
+
+// Ping reports whether the database answers.
+func (s *Store) Ping(ctx context.Context) error {
+	if err := s.read.PingContext(ctx); err != nil {
+		return fmt.Errorf("sqlite: %w", classify(err))
+	}
+	return nil
+}
+
+// Info returns the kind and the version of the database.
+func (s *Store) Info(ctx context.Context) (kind, version string) {
+	if err := s.read.QueryRowContext(ctx, `SELECT sqlite_version()`).Scan(&version); err != nil {
+		return "sqlite", ""
+	}
+	return "sqlite", version
+}
+
+// checkpoints moves the write-ahead log into the database, on a handle of its own so that no commit waits for it.
+func (s *Store) checkpoints() {
+	defer s.stopped.Done()
+	tick := time.NewTicker(checkpointEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.stop:
+			return
+		case <-tick.C:
+		}
+		if _, err := s.checkpoint.ExecContext(context.Background(), `PRAGMA wal_checkpoint(PASSIVE)`); err != nil {
+			s.cfg.Logger.LogAttrs(context.Background(), slog.LevelWarn, "checkpoint failed", slog.String("error", err.Error()))
+		}
+	}
+}
+
+// classify makes of SQLite's errors those of broker and auth.
+func classify(err error) error {
+	var e *sqlite.Error
+	if !errors.As(err, &e) {
+		if errors.Is(err, sql.ErrConnDone) || errors.Is(err, context.DeadlineExceeded) {
+			return errors.Join(broker.ErrStoreUnavailable, err)
+		}
+		return err
+	}
+	switch e.Code() & 0xFF {
+	case lib.SQLITE_FULL, lib.SQLITE_READONLY, lib.SQLITE_CORRUPT, lib.SQLITE_NOTADB:
+		return errors.Join(broker.ErrStoreRefused, err)
+	case lib.SQLITE_BUSY, lib.SQLITE_LOCKED, lib.SQLITE_IOERR, lib.SQLITE_CANTOPEN, lib.SQLITE_INTERRUPT:
+		return errors.Join(broker.ErrStoreUnavailable, auth.ErrUnavailable, err)
+	case lib.SQLITE_CONSTRAINT:
+		return errors.Join(auth.ErrTaken, err)
+	}
+	return err
+}

@@ -1,0 +1,53 @@
+package sqlite_test
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/embercast/embercast/server/store"
+	"github.com/embercast/embercast/server/store/sqlite"
+	"github.com/embercast/embercast/server/store/storetest"
+)
+
+func config(path string) sqlite.Config {
+	return sqlite.Config{Path: path, Logger: slog.New(slog.DiscardHandler)}
+}
+
+func TestContract(t *testing.T) {
+	t.Parallel()
+	storetest.Run(t, func(t *testing.T) storetest.Store {
+		s, err := sqlite.Open(t.Context(), config(filepath.Join(t.TempDir(), "embercast.db")))
+		require.NoError(t, err)
+		return s
+	})
+}
+
+func TestOpen(t *testing.T) {
+	t.Parallel()
+	t.Run("refuses a second server on the same file", func(t *testing.T) {
+		t.Parallel()
+		path := filepath.Join(t.TempDir(), "a?b #%.db")
+		first, err := sqlite.Open(t.Context(), config(path))
+		require.NoError(t, err)
+		_, err = sqlite.Open(t.Context(), config(path))
+		require.ErrorIs(t, err, store.ErrLocked)
+		require.NoError(t, first.Close())
+		again, err := sqlite.Open(t.Context(), config(path))
+		require.NoError(t, err)
+		require.NoError(t, again.Close())
+	})
+	t.Run("refuses a damaged file and leaves it as it is", func(t *testing.T) {
+		t.Parallel()
+		path := filepath.Join(t.TempDir(), "embercast.db")
+		require.NoError(t, os.WriteFile(path, []byte("this is no database, whatever its name says; nothing may change it"), 0o600))
+		_, err := sqlite.Open(t.Context(), config(path))
+		require.ErrorContains(t, err, "damaged")
+		after, err := os.ReadFile(path)
+		require.NoError(t, err)
+		require.Equal(t, "this is no database, whatever its name says; nothing may change it", string(after))
+	})
+}
