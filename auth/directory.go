@@ -118,10 +118,8 @@ func (d *Directory) IsAdmin(token string) bool {
 	return want != nil && subtle.ConstantTimeCompare(hash[:], want[:]) == 1
 }
 
-func (d *Directory) now() time.Time { return d.cfg.Now().UTC() }
-
-// Store returns the store, for what the API asks of it beside: audit and idempotency.
-func (d *Directory) Store() Store { return d.cfg.Store }
+// now is as precise as the store, so that a time is the same before and after a restart.
+func (d *Directory) now() time.Time { return d.cfg.Now().UTC().Truncate(time.Microsecond) }
 
 // Housekeeping of the Directory.
 const (
@@ -294,11 +292,11 @@ func (d *Directory) CreateApp(ctx context.Context, actor string, in NewApp) (App
 	return app, nil
 }
 
-func problemsOf(err error) []Problem {
+func problemsOf(err error) []FieldError {
 	if v, ok := err.(*ValidationError); ok { //nolint:errorlint // made in this package, never wrapped
-		return v.Problems
+		return v.Fields
 	}
-	return []Problem{{"", err.Error()}}
+	return []FieldError{{"", err.Error()}}
 }
 
 func (d *Directory) audit(actor, app, action, target string, before, after []byte) Audit {

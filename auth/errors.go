@@ -19,32 +19,32 @@ var (
 	ErrNoSigningKey   = errors.New("the app has no key that can sign tokens: create one of kind signing")
 )
 
-// Problem is one thing that is wrong with what was sent. Pointer is a JSON pointer (RFC 6901) into it.
-type Problem struct {
+// FieldError is one thing that is wrong with what was sent. Pointer is a JSON pointer (RFC 6901) into it.
+type FieldError struct {
 	Pointer string `json:"pointer"`
 	Message string `json:"message"`
 }
 
 // ValidationError tells everything that is wrong with what was sent.
-type ValidationError struct{ Problems []Problem }
+type ValidationError struct{ Fields []FieldError }
 
 // Error implements error.
 func (e *ValidationError) Error() string {
-	parts := make([]string, len(e.Problems))
-	for i, p := range e.Problems {
+	parts := make([]string, len(e.Fields))
+	for i, p := range e.Fields {
 		parts[i] = p.Pointer + ": " + p.Message
 	}
 	return strings.Join(parts, "; ")
 }
 
 func invalid(pointer, message string) error {
-	return &ValidationError{[]Problem{{pointer, message}}}
+	return &ValidationError{[]FieldError{{pointer, message}}}
 }
 
 // problems gathers what is wrong, so that all of it is told together.
-type problems []Problem
+type problems []FieldError
 
-func (p *problems) add(pointer, message string) { *p = append(*p, Problem{pointer, message}) }
+func (p *problems) add(pointer, message string) { *p = append(*p, FieldError{pointer, message}) }
 
 func (p problems) err() error {
 	if len(p) == 0 {

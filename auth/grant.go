@@ -69,13 +69,14 @@ func (g *Grant) Bypass() bool { return g.bypass }
 // Settings returns the app's settings as of now.
 func (g *Grant) Settings() Settings { return g.app.snapshot().Settings }
 
-// Alive reports whether the app and the key are still there.
+// Alive reports whether what the grant hangs on is still there: the app, and the key or the app's leave for anonymous
+// clients.
 func (g *Grant) Alive() bool {
 	if g.app.deleted.Load() {
 		return false
 	}
 	if g.keyID == "" {
-		return true
+		return g.app.snapshot().Settings.Anonymous
 	}
 	_, there := g.app.key(g.keyID)
 	return there

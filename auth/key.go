@@ -180,7 +180,7 @@ func (n *NewKey) check() error {
 			p.add("/"+name, "a key of kind "+n.Kind+" does not have this")
 		}
 	}
-	slices.SortFunc(p, func(x, y Problem) int { return strings.Compare(x.Pointer, y.Pointer) })
+	slices.SortFunc(p, func(x, y FieldError) int { return strings.Compare(x.Pointer, y.Pointer) })
 	return p.err()
 }
 

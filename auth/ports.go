@@ -25,9 +25,11 @@ type Store interface {
 	PutRules(ctx context.Context, appUID int64, rules RulesRow, a Audit) error
 	// RulesVersions lists versions below before (0: from the newest), newest first.
 	RulesVersions(ctx context.Context, appUID int64, before int64, limit int) ([]RulesRow, error)
+	// AppendAudit records what changes nothing else in the store.
+	AppendAudit(ctx context.Context, a Audit) error
 	// Audits lists entries with ids below before (0: from the newest), newest first; appID "" means all apps.
 	Audits(ctx context.Context, appID string, before int64, limit int) ([]Audit, error)
-	// Idempotent remembers the answers of REST calls by key for 24 h. Claim returns found=true with the stored answer
+	// ClaimIdempotency and what follows remember the answers of REST calls by key for 24 h. Claim returns found=true with the stored answer
 	// (status 0: the first call is still under way), or claims the key for this call.
 	ClaimIdempotency(ctx context.Context, key string, fingerprint []byte, now time.Time) (stored Answer, found bool, err error)
 	FinishIdempotency(ctx context.Context, key string, answer Answer) error

@@ -125,6 +125,21 @@ func (b *Broker) Retained(uid AppUID, filter, after string, limit int) ([]*messa
 	return found, nil
 }
 
+// RetainedAt reports whether there is a retained message at a Topic Name; ErrTopicNameInvalid for one that is none.
+func (b *Broker) RetainedAt(uid AppUID, name string) (bool, error) {
+	a := b.app(uid)
+	if a == nil {
+		return false, ErrNoSuchApp
+	}
+	if topic.ValidateName(name, topic.Limits{}) != nil {
+		return false, ErrTopicNameInvalid
+	}
+	a.retainedMu.RLock()
+	defer a.retainedMu.RUnlock()
+	_, there := a.retained.Get(name)
+	return there, nil
+}
+
 // compareTopics orders as topic.Retained does: level by level, a topic before its children.
 func compareTopics(x, y string) int {
 	for {

@@ -136,4 +136,5 @@ func (b *Broker) openApps() []*app {
 	return all
 }
 
-func (b *Broker) now() time.Time { return b.cfg.Now().UTC() }
+// now is as precise as the store.
+func (b *Broker) now() time.Time { return b.cfg.Now().UTC().Truncate(time.Microsecond) }

@@ -77,7 +77,7 @@ func (b *Broker) Connect(g Grant, req ConnectRequest) (*Client, error) {
 	}
 	b.cfg.Observer.Connected(c.transport, c.version)
 	// A key or rule deleted between authentication and admission has notified only those it found.
-	if !b.stillGood(g) {
+	if !g.Alive() {
 		b.expel(c, expulsion{err: ErrNotAllowed, cause: "credentials deleted while connecting", withoutWill: true})
 		return nil, ErrBadCredentials
 	}
@@ -123,12 +123,6 @@ func (b *Broker) admit(a *app, c *Client, connectionsMax int) (old *Client, err 
 	}
 	a.clients[c.id] = c
 	return nil, nil
-}
-
-// stillGood asks once more after admission, because what a grant hangs on may have been deleted meanwhile.
-func (b *Broker) stillGood(g Grant) bool {
-	alive, ok := g.(interface{ Alive() bool })
-	return !ok || alive.Alive()
 }
 
 // assignedClientID makes the Assigned Client Identifier [MQTT5-3.1.3-7]: 80 random bits.

@@ -51,6 +51,8 @@ type Grant interface {
 	KeyID() string
 	// Expires is when the credential ends; zero: never.
 	Expires() time.Time
+	// Alive reports whether what the grant hangs on (app, key, setting) is still there.
+	Alive() bool
 	// Limits are the app's, as of now.
 	Limits() Limits
 	// Settings are the app's, as of now.

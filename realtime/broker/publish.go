@@ -49,10 +49,12 @@ func (b *Broker) Publish(ctx context.Context, p Publication) (seq uint64, err er
 		if err := b.judgePublish(a, p.Grant, limits, m); err != nil {
 			return 0, &PartError{i, err}
 		}
-		a.stats.received(len(m.Payload))
-		b.cfg.Observer.Received(m.QoS, len(m.Payload))
 		w.parts[i] = Part{Message: m}
 		w.stored = w.stored || m.Retain
+	}
+	for _, m := range p.Messages {
+		a.stats.received(len(m.Payload))
+		b.cfg.Observer.Received(m.QoS, len(m.Payload))
 	}
 	if !w.stored {
 		k := NewMarks()
@@ -158,7 +160,7 @@ func (b *Broker) judgeWill(g Grant, w *Will) error {
 func (b *Broker) sendWill(c *Client, w *Will) {
 	// A session that ends with its connection ends the delay too [MQTT5-3.1.3-9]; no session outlives its connection
 	// yet, so the will goes out at once.
-	if !b.stillGood(c.Grant()) {
+	if !c.Grant().Alive() {
 		return
 	}
 	g := c.Grant()

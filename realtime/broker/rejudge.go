@@ -16,8 +16,12 @@ func (b *Broker) Reauthorize(uid AppUID) {
 		return
 	}
 	for _, c := range a.connected() {
-		b.rejudge(c)
-		c.out.GrantChanged(c.Grant())
+		if g := c.Grant(); g.Alive() {
+			b.rejudge(c)
+			c.out.GrantChanged(g)
+		} else {
+			b.expel(c, expulsion{err: ErrNotAllowed, cause: "credentials no longer taken"})
+		}
 	}
 }
 

@@ -104,7 +104,7 @@ func (c *Conn) Closed(cause error) {
 	}
 	c.mu.Unlock()
 	// A writer that is still at the farewell is bounded by the timer that began it.
-	if c.endedByServer() {
+	if c.EndedByServer() {
 		c.awaitWriter()
 	}
 	_ = c.wire.Close() //nolint:errcheck // it is going away
@@ -122,10 +122,11 @@ func (c *Conn) Closed(cause error) {
 	}
 }
 
-func (c *Conn) endedByServer() bool {
+// EndedByServer reports whether a farewell is on its way, for which the driver should Linger.
+func (c *Conn) EndedByServer() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.state == stateClosing
+	return c.state == stateClosing && !c.out.silent
 }
 
 // awaitWriter waits until nobody writes.

@@ -100,7 +100,8 @@ func New(cfg Config, w Wire, m Meta) *Conn {
 	return c
 }
 
-func (c *Conn) now() time.Time { return c.cfg.Now().UTC() }
+// now is as precise as the store.
+func (c *Conn) now() time.Time { return c.cfg.Now().UTC().Truncate(time.Microsecond) }
 
 // Established reports whether CONNECT was accepted.
 func (c *Conn) Established() bool {

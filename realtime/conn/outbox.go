@@ -169,7 +169,7 @@ func (c *Conn) write(buf *[]byte, put func([]byte) (int, error)) {
 	c.mu.Unlock()
 	putBuffer(buf)
 	if hangUp {
-		_ = c.wire.Close() //nolint:errcheck // everything is said
+		_ = c.wire.CloseWrite() //nolint:errcheck // everything is said
 	}
 }
 

@@ -2,6 +2,7 @@ package conn
 
 import (
 	"errors"
+	"io"
 	"net"
 	"syscall"
 	"time"
@@ -22,6 +23,8 @@ type Wire interface {
 	Frame(buf []byte) []byte
 	// Farewell is what is sent last: a WebSocket close frame, or nothing.
 	Farewell(reason packet.ReasonCode) []byte
+	// CloseWrite tells the peer that nothing more comes, and leaves it time to read what was sent.
+	CloseWrite() error
 	// Close closes the network connection. It may be called from any goroutine, and again.
 	Close() error
 }
@@ -55,6 +58,23 @@ func (w *NetWire) Write(b []byte) (int, error) {
 
 // Close implements Wire.
 func (w *NetWire) Close() error { return w.conn.Close() } //nolint:wrapcheck // the network's own words
+
+// CloseWrite implements Wire.
+func (w *NetWire) CloseWrite() error {
+	if half, ok := w.conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite() //nolint:wrapcheck // the network's own words
+	}
+	return w.Close()
+}
+
+// Linger reads and forgets what the peer still sends, until it closes or farewellTimeout has passed: closing with bytes
+// unread would reset the connection, and the peer might lose the farewell that is on its way.
+func Linger(c net.Conn) {
+	if c.SetReadDeadline(time.Now().Add(farewellTimeout)) != nil {
+		return
+	}
+	_, _ = io.Copy(io.Discard, c) //nolint:errcheck // it ends by an error
+}
 
 // TryWrite implements Wire.
 func (w *NetWire) TryWrite(b []byte) (int, error) {

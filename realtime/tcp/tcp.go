@@ -62,14 +62,25 @@ func (s *Server) Serve(ln net.Listener, tlsConfig *tls.Config) error {
 	}
 }
 
-// Close closes every live connection and waits until all have ended. Clients are told by the broker's drain, before.
-func (s *Server) Close() {
+// Close waits until every live connection has ended, and closes those that are left when ctx ends. Clients are told by
+// the broker's drain, before.
+func (s *Server) Close(ctx context.Context) {
+	ended := make(chan struct{})
+	go func() {
+		s.ended.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+		return
+	case <-ctx.Done():
+	}
 	s.mu.Lock()
 	for c := range s.live {
 		_ = c.Close() //nolint:errcheck // it is going away
 	}
 	s.mu.Unlock()
-	s.ended.Wait()
+	<-ended
 }
 
 func (s *Server) track(c net.Conn) {
@@ -186,6 +197,9 @@ func (d *driver) setDeadline() {
 }
 
 func (d *driver) end(err error) {
+	if d.mqtt.EndedByServer() {
+		conn.Linger(d.conn)
+	}
 	d.mqtt.Closed(err)
 	d.server.forget(d.conn)
 }

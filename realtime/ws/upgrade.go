@@ -3,6 +3,7 @@ package ws
 import (
 	"bytes"
 	"net"
+	"net/netip"
 	"net/url"
 	"time"
 
@@ -12,8 +13,9 @@ import (
 	"github.com/embercast/embercast/realtime/conn"
 )
 
-// Mount serves /mqtt and /mqtt/{app}. The fasthttp server under app must have KeepHijackedConns set.
-func (s *Server) Mount(app *fiber.App) {
+// Mount serves /mqtt and /mqtt/{app}. The fasthttp server under app must have KeepHijackedConns set. remote tells the
+// address of a client, behind trusted proxies too.
+func (s *Server) Mount(app *fiber.App, remote func(*fiber.Ctx) netip.AddrPort) {
 	upgrade := websocket.New(s.take, websocket.Config{
 		// Offered in the order of preference; one that is not offered is never chosen [MQTT5-6.0.0-4].
 		Subprotocols:    []string{"mqtt", "mqttv3.1"},
@@ -40,7 +42,7 @@ func (s *Server) Mount(app *fiber.App) {
 		}
 		// The copies outlive the request: strings of Fiber's are views into its buffers.
 		c.Locals(localMeta, conn.Meta{
-			Remote: addrPort(c.Context().Conn()), Transport: transportOf(c), PathApp: cloneString(name),
+			Remote: remote(c), Transport: transportOf(c), PathApp: cloneString(name),
 			QueryToken: cloneString(c.Query("token")), Origin: cloneString(c.Get(fiber.HeaderOrigin)),
 		})
 		return upgrade(c)

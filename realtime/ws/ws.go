@@ -4,11 +4,11 @@ package ws
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"sync"
 	"time"
@@ -37,14 +37,25 @@ func New(cfg conn.Config, origin func(app, origin string) bool) *Server {
 	return &Server{cfg: cfg, origin: origin, live: map[net.Conn]struct{}{}}
 }
 
-// Close closes every live connection and waits until all have ended. Clients are told by the broker's drain, before.
-func (s *Server) Close() {
+// Close waits until every live connection has ended, and closes those that are left when ctx ends. Clients are told by
+// the broker's drain, before.
+func (s *Server) Close(ctx context.Context) {
+	ended := make(chan struct{})
+	go func() {
+		s.ended.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+		return
+	case <-ctx.Done():
+	}
 	s.mu.Lock()
 	for c := range s.live {
 		_ = c.Close() //nolint:errcheck // it is going away
 	}
 	s.mu.Unlock()
-	s.ended.Wait()
+	<-ended
 }
 
 // serve drives an upgraded connection in goroutines of its own. buffered are bytes that the HTTP server has read
@@ -116,6 +127,9 @@ func (d *driver) begin(buffered []byte) {
 }
 
 func (d *driver) end(err error) {
+	if d.mqtt.EndedByServer() {
+		conn.Linger(d.net)
+	}
 	d.mqtt.Closed(err)
 	s := d.server
 	s.mu.Lock()
@@ -186,12 +200,6 @@ func (d *driver) closed(code int) error {
 	}
 	d.mqtt.WriteRaw(appendFrame(nil, opClose, payload))
 	return io.EOF
-}
-
-// addrPort reads the address of a connection.
-func addrPort(c net.Conn) netip.AddrPort {
-	a, _ := netip.ParseAddrPort(c.RemoteAddr().String()) //nolint:errcheck // a pipe has none
-	return a
 }
 
 func cloneString(s string) string { return string(bytes.Clone([]byte(s))) }

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"runtime/debug"
 	"time"
 
@@ -21,16 +22,17 @@ import (
 
 const (
 	headerBytesMax = 32 << 10 // of a request's header: tokens in URLs and Authorization may take 16 KiB
-	headerTimeout  = 10 * time.Second
+	bodyBuffered   = 8 << 10  // of a body, before it is known who sends it; the rest is read by whom it is for
+	readTimeout    = 30 * time.Second
 	idleTimeout    = 75 * time.Second
 	writeTimeout   = 60 * time.Second
 )
 
 // Config is what a Server is made of.
 type Config struct {
-	Logger       *slog.Logger
-	BodyBytesMax int   // of a request
-	Examples     fs.FS // served under /examples/
+	Logger         *slog.Logger
+	Examples       fs.FS          // served under /examples/
+	TrustedProxies []netip.Prefix // whose X-Forwarded-For counts
 }
 
 // Server is the HTTP server.
@@ -43,9 +45,9 @@ type Server struct {
 func New(cfg Config) *Server {
 	s := &Server{cfg: cfg}
 	s.app = fiber.New(fiber.Config{
-		AppName: "embercast", DisableStartupMessage: true, StrictRouting: true, CaseSensitive: true,
-		BodyLimit: cfg.BodyBytesMax, ReadBufferSize: headerBytesMax, ReadTimeout: headerTimeout, IdleTimeout: idleTimeout,
-		WriteTimeout: writeTimeout, ErrorHandler: s.tell, DisableDefaultDate: false,
+		DisableStartupMessage: true, Immutable: true, StrictRouting: true, CaseSensitive: true,
+		BodyLimit: bodyBuffered, StreamRequestBody: true, ReadBufferSize: headerBytesMax, ReadTimeout: readTimeout, IdleTimeout: idleTimeout,
+		WriteTimeout: writeTimeout, ErrorHandler: s.tell,
 	})
 	s.app.Server().KeepHijackedConns = true
 	s.app.Server().NoDefaultServerHeader = true
@@ -67,6 +69,7 @@ func (s *Server) Finish() {
 		return c.Next()
 	}, filesystem.New(filesystem.Config{Root: http.FS(s.cfg.Examples)}))
 	s.app.Use(func(*fiber.Ctx) error { return fiber.ErrNotFound })
+	s.app.Handler() // builds the tree of routes: it is final now
 }
 
 // Serve serves a listener until Shutdown; tlsConfig nil means plain HTTP.
@@ -79,9 +82,6 @@ func (s *Server) Serve(ln net.Listener, tlsConfig *tls.Config) error {
 	}
 	return nil
 }
-
-// Init makes the routes final; it must be called once before Serve.
-func (s *Server) Init() { s.app.Handler() }
 
 // Shutdown stops accepting and waits for requests under way, as long as ctx allows. Connections taken over by
 // WebSocket are not its own.

@@ -67,6 +67,9 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 }
 
 func (s *Store) open(ctx context.Context) (err error) {
+	if err := s.makeFile(); err != nil {
+		return err
+	}
 	if s.control, err = s.handle(ctx, 1); err != nil {
 		return err
 	}
@@ -83,6 +86,15 @@ func (s *Store) open(ctx context.Context) (err error) {
 	}
 	s.Store = &sqlstore.Store{Read: s.read, Write: s.control, Classify: classify}
 	return nil
+}
+
+// makeFile makes a database file that its owner alone can read; SQLite's other files follow it.
+func (s *Store) makeFile() error {
+	f, err := os.OpenFile(s.cfg.Path, os.O_CREATE|os.O_RDONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("open database: %w", err)
+	}
+	return f.Close() //nolint:wrapcheck // nothing was written
 }
 
 // lockFile keeps a second server off the same data directory. The lock goes with the process.

@@ -216,6 +216,11 @@ func (s *Store) insertAudit(ctx context.Context, tx *sql.Tx, a auth.Audit) error
 		micros(a.At), a.Actor, a.AppID, a.Action, a.Target, a.Before, a.After)
 }
 
+// AppendAudit implements auth.Store.
+func (s *Store) AppendAudit(ctx context.Context, a auth.Audit) error {
+	return s.tx(ctx, "append audit", func(tx *sql.Tx) error { return s.insertAudit(ctx, tx, a) })
+}
+
 // Audits implements auth.Store.
 func (s *Store) Audits(ctx context.Context, appID string, before int64, limit int) ([]auth.Audit, error) {
 	rows, err := s.Read.QueryContext(ctx, s.sql(`SELECT id, at, actor, app_id, action, target, before, after FROM audit

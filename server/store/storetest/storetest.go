@@ -169,6 +169,10 @@ func listsAudit(t *testing.T, s Store) {
 	all, err = s.Audits(t.Context(), "a", all[0].ID, 10)
 	require.NoError(t, err)
 	require.Empty(t, all)
+	require.NoError(t, s.AppendAudit(t.Context(), auth.Audit{At: at, Actor: "admin", AppID: "a", Action: "token.bypass", Target: "u", After: []byte("{}")}))
+	all, err = s.Audits(t.Context(), "a", 0, 1)
+	require.NoError(t, err)
+	require.Equal(t, "token.bypass", all[0].Action)
 }
 
 func claimsIdempotency(t *testing.T, s Store) {

@@ -1,0 +1,65 @@
+package api
+
+import (
+	"slices"
+
+	"github.com/embercast/embercast/auth"
+)
+
+// access says which credentials reach an operation. The table of operations × credentials is the access of each
+// registered operation: it is enforced (authorize.go), written into the OpenAPI document, and tested cell by cell.
+type access struct {
+	// Scope lets secret keys in that have it; "" lets none in.
+	Scope string
+	// Under the rules: device keys and client tokens.
+	Rules bool
+	// Publishable lets publishable keys in, and nobody else.
+	Publishable bool
+	// Open needs no credential.
+	Open bool
+}
+
+var (
+	adminOnly   = access{}
+	manage      = access{Scope: auth.ScopeManage}
+	tokens      = access{Scope: auth.ScopeTokens}
+	clients     = access{Scope: auth.ScopeClients}
+	read        = access{Scope: auth.ScopeRead}
+	data        = access{Scope: auth.ScopeData}
+	publish     = access{Scope: auth.ScopePublish, Rules: true}
+	publishable = access{Publishable: true}
+	open        = access{Open: true}
+)
+
+// admits judges a caller that is known in the app.
+func (a access) admits(p *auth.Principal) bool {
+	switch p.Kind {
+	case auth.PrincipalAdmin:
+		return !a.Publishable
+	case auth.PrincipalSecret:
+		return a.Scope != "" && slices.Contains(p.Scopes, a.Scope)
+	case auth.PrincipalDevice, auth.PrincipalClient:
+		return a.Rules
+	case auth.PrincipalPublishable:
+		return a.Publishable
+	}
+	return a.Open
+}
+
+// names are the credentials that are admitted, as the OpenAPI document shows them.
+func (a access) names() []string {
+	if a.Open {
+		return []string{"none"}
+	}
+	if a.Publishable {
+		return []string{"publishable key"}
+	}
+	all := []string{"admin token"}
+	if a.Scope != "" {
+		all = append(all, "secret key with scope "+a.Scope)
+	}
+	if a.Rules {
+		all = append(all, "device key under the rules", "client token under the rules")
+	}
+	return all
+}

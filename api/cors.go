@@ -1,0 +1,34 @@
+package api
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/gofiber/fiber/v2"
+)
+
+const preflightSeconds = "600" // how long a browser may remember a preflight
+
+// cors lets pages of the app's cors_origins call what is for pages; management is never among it.
+func (s *service) cors(c *fiber.Ctx) error {
+	app, rest, ok := strings.Cut(strings.TrimPrefix(c.Path(), "/v1/apps/"), "/")
+	if !ok || rest != "tokens/anonymous" {
+		return c.Next()
+	}
+	c.Vary(fiber.HeaderOrigin)
+	origin := c.Get(fiber.HeaderOrigin)
+	a, known := s.cfg.Directory.App(app)
+	if origin == "" || !known || !a.Settings.AllowsOrigin(origin) {
+		return c.Next()
+	}
+	// Credentials come in Authorization, never by cookie, so any listed origin can be named without more.
+	c.Set(fiber.HeaderAccessControlAllowOrigin, origin)
+	c.Set(fiber.HeaderAccessControlExposeHeaders, "Retry-After, WWW-Authenticate")
+	if c.Method() != http.MethodOptions || c.Get(fiber.HeaderAccessControlRequestMethod) == "" {
+		return c.Next()
+	}
+	c.Set(fiber.HeaderAccessControlAllowMethods, "POST")
+	c.Set(fiber.HeaderAccessControlAllowHeaders, "Authorization, Content-Type, Idempotency-Key")
+	c.Set(fiber.HeaderAccessControlMaxAge, preflightSeconds)
+	return c.SendStatus(http.StatusNoContent)
+}

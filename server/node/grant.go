@@ -1,0 +1,115 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/embercast/embercast/auth"
+	"github.com/embercast/embercast/realtime/broker"
+)
+
+// grant shows an auth.Grant to the broker.
+type grant struct{ *auth.Grant }
+
+// App implements broker.Grant.
+func (g grant) App() broker.AppUID { return broker.AppUID(g.AppUID()) }
+
+// Limits implements broker.Grant.
+func (g grant) Limits() broker.Limits { return limitsOf(g.Grant.Settings().Limits) }
+
+// Settings implements broker.Grant.
+func (g grant) Settings() broker.Settings {
+	s := g.Grant.Settings()
+	return broker.Settings{
+		DeniedPublishDisconnects: s.DeniedPublish == "disconnect", RevokedSubscriptionDisconnects: s.RevokedSubscription == "disconnect",
+	}
+}
+
+func limitsOf(l auth.Limits) broker.Limits {
+	return broker.Limits{
+		ConnectionsMax: l.ConnectionsMax, SubscriptionsPerClientMax: l.SubscriptionsPerClientMax,
+		PublishRateMax: l.PublishRateMax, PublishBytesRateMax: l.PublishBytesRateMax, PacketBytesMax: l.PacketBytesMax,
+		TopicLevelsMax: l.TopicLevelsMax, TopicBytesMax: l.TopicBytesMax, RetainedCountMax: l.RetainedCountMax,
+		RetainedBytesMax: int64(l.RetainedBytesMax), QueuedMessagesMax: l.QueuedMessagesMax,
+		QueuedBytesMax:   int64(l.QueuedBytesMax),
+		SessionExpiryMax: time.Duration(l.SessionExpiryMaxSeconds) * time.Second,
+		KeepAliveMax:     time.Duration(l.KeepAliveMaxSeconds) * time.Second,
+		ReceiveMaximum:   uint16(l.ReceiveMaximum), TopicAliasMaximum: uint16(l.TopicAliasMaximum), //nolint:gosec // checked when they are set
+	}
+}
+
+// authenticator shows the Directory to the broker.
+type authenticator struct{ dir *auth.Directory }
+
+// Authenticate implements broker.Authenticator.
+func (a authenticator) Authenticate(ctx context.Context, c broker.Credentials) (broker.Grant, error) {
+	g, err := a.dir.Authenticate(ctx, auth.Credentials{
+		PathApp: c.PathApp, QueryToken: c.QueryToken, HasUsername: c.HasUsername, Username: c.Username,
+		HasPassword: c.HasPassword, Password: c.Password, ClientID: c.ClientID,
+	})
+	if err != nil {
+		return nil, brokerError(err)
+	}
+	return grant{g}, nil
+}
+
+// Renew implements broker.Authenticator.
+func (a authenticator) Renew(ctx context.Context, g broker.Grant, token string) (broker.Grant, error) {
+	old, ok := g.(grant)
+	if !ok {
+		return nil, broker.ErrNotAllowed
+	}
+	n, err := a.dir.Renew(ctx, old.Grant, token)
+	if err != nil {
+		return nil, brokerError(err)
+	}
+	return grant{n}, nil
+}
+
+func brokerError(err error) error {
+	switch {
+	case errors.Is(err, auth.ErrBadCredentials):
+		return broker.ErrBadCredentials
+	case errors.Is(err, auth.ErrNotAllowed):
+		return broker.ErrNotAllowed
+	case errors.Is(err, auth.ErrClientID):
+		return broker.ErrClientIDNotValid
+	}
+	return err
+}
+
+// listener carries changes of the control plane to live connections.
+type listener struct {
+	broker *broker.Broker
+	log    *slog.Logger
+}
+
+func appConfig(a auth.App) broker.AppConfig {
+	return broker.AppConfig{UID: broker.AppUID(a.UID), ID: a.ID, History: time.Duration(a.Settings.HistorySeconds) * time.Second}
+}
+
+// AppCreated implements auth.Listener.
+func (l listener) AppCreated(a auth.App) {
+	if err := l.broker.OpenApp(context.Background(), appConfig(a)); err != nil {
+		l.log.LogAttrs(context.Background(), slog.LevelError, "app not opened", slog.String("app", a.ID), slog.String("error", err.Error()))
+	}
+}
+
+// AppChanged implements auth.Listener.
+func (l listener) AppChanged(a auth.App) {
+	l.AppCreated(a)
+	l.broker.Reauthorize(broker.AppUID(a.UID))
+}
+
+// AppDeleted implements auth.Listener.
+func (l listener) AppDeleted(uid int64) { l.broker.CloseApp(broker.AppUID(uid)) }
+
+// RulesChanged implements auth.Listener.
+func (l listener) RulesChanged(uid int64) { l.broker.Reauthorize(broker.AppUID(uid)) }
+
+// KeyDeleted implements auth.Listener.
+func (l listener) KeyDeleted(uid int64, keyID string) {
+	l.broker.DisconnectKey(broker.AppUID(uid), keyID)
+}

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/embercast/embercast/server/node"
+	"github.com/embercast/embercast/server/telemetry"
+)
+
+// Bounds of the process.
+const (
+	startTimeout = time.Minute
+	stopTimeout  = 10 * time.Second // CONTRACT section 2
+)
+
+type serveCommand struct{}
+
+// Run serves until SIGTERM or SIGINT, and drains.
+func (serveCommand) Run(o *options) error {
+	log, err := telemetry.NewLogger(os.Stderr, o.LogLevel, o.logFormat())
+	if err != nil {
+		return err //nolint:wrapcheck // plain already
+	}
+	cfg := o.config()
+	ctx, ended := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer ended()
+	starting, started := context.WithTimeout(ctx, startTimeout)
+	defer started()
+	began := time.Now()
+	n, err := node.Start(starting, cfg, log)
+	if err != nil {
+		return err //nolint:wrapcheck // plain already
+	}
+	for name, addr := range n.Addrs() {
+		log.LogAttrs(ctx, slog.LevelInfo, "listening", slog.String("listener", name), slog.String("addr", addr))
+	}
+	log.LogAttrs(ctx, slog.LevelInfo, "embercast is up", slog.String("version", cfg.Version), slog.Duration("took", time.Since(began)))
+	if err := greet(n, &cfg, log); err != nil {
+		log.LogAttrs(ctx, slog.LevelWarn, "admin token not shown", slog.String("error", err.Error()))
+	}
+	var failed error
+	select {
+	case <-ctx.Done():
+		ended() // a second signal ends the process at once
+		log.LogAttrs(context.Background(), slog.LevelInfo, "draining")
+	case failed = <-n.Failed():
+	}
+	return stop(n, log, failed)
+}
+
+// stop drains, for stopTimeout at most.
+func stop(n *node.Node, log *slog.Logger, failed error) error {
+	late := time.AfterFunc(stopTimeout, func() {
+		log.LogAttrs(context.Background(), slog.LevelError, "not drained in time, leaving")
+		os.Exit(1)
+	})
+	defer late.Stop()
+	if err := n.Stop(context.Background()); err != nil {
+		log.LogAttrs(context.Background(), slog.LevelWarn, "stopped with an error", slog.String("error", err.Error()))
+	}
+	if failed != nil {
+		return fmt.Errorf("stopped: %w", failed)
+	}
+	log.LogAttrs(context.Background(), slog.LevelInfo, "stopped")
+	return nil
+}
