@@ -16,11 +16,11 @@ import (
 
 // Problem is a problem document (RFC 9457).
 type Problem struct {
-	Type   string         `json:"type" doc:"Always about:blank: title says what status says."`
-	Title  string         `json:"title"`
-	Status int            `json:"status"`
-	Detail string         `json:"detail,omitempty" doc:"What happened, and what to do."`
-	Code   string         `json:"code,omitempty" doc:"A stable name of the error, where it has one."`
+	Type   string            `json:"type" doc:"Always about:blank: title says what status says."`
+	Title  string            `json:"title"`
+	Status int               `json:"status"`
+	Detail string            `json:"detail,omitempty" doc:"What happened, and what to do."`
+	Code   string            `json:"code,omitempty" doc:"A stable name of the error, where it has one."`
 	Errors []auth.FieldError `json:"errors,omitempty" doc:"Everything that is wrong with the request, by JSON pointer."`
 
 	retryAfter int // seconds

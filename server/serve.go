@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -23,11 +24,11 @@ type serveCommand struct{}
 
 // Run serves until SIGTERM or SIGINT, and drains.
 func (serveCommand) Run(o *options) error {
-	log, err := telemetry.NewLogger(os.Stderr, o.LogLevel, o.logFormat())
-	if err != nil {
-		return err //nolint:wrapcheck // plain already
-	}
 	cfg := o.config()
+	log, err := o.logger(&cfg)
+	if err != nil {
+		return err
+	}
 	ctx, ended := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer ended()
 	starting, started := context.WithTimeout(ctx, startTimeout)
@@ -52,6 +53,20 @@ func (serveCommand) Run(o *options) error {
 	case failed = <-n.Failed():
 	}
 	return stop(n, log, failed)
+}
+
+// logger makes the logger; what is wrong with it is told together with what is wrong with the rest.
+func (o *options) logger(cfg *node.Config) (*slog.Logger, error) {
+	log, err := telemetry.NewLogger(os.Stderr, o.LogLevel, o.logFormat())
+	if err == nil {
+		return log, nil
+	}
+	problems := node.Problems{err.Error()}
+	var more node.Problems
+	if errors.As(cfg.Validate(), &more) {
+		problems = append(problems, more...)
+	}
+	return nil, problems
 }
 
 // stop drains, for stopTimeout at most.

@@ -13,13 +13,21 @@ type Ack struct {
 // Type returns the kind of acknowledgement.
 func (a *Ack) Type() Type { return a.Kind }
 
-// Reason Codes that acknowledgements may carry.
+// Reason Codes that acknowledgements may carry, and the statements that say so.
 var (
 	publishReasons = []ReasonCode{
 		Success, NoMatchingSubscribers, UnspecifiedError, ImplementationSpecificError, NotAuthorized, TopicNameInvalid,
 		PacketIdentifierInUse, QuotaExceeded, PayloadFormatInvalid,
 	}
 	releaseReasons = []ReasonCode{Success, PacketIdentifierNotFound}
+
+	ackReasons = map[Type]struct {
+		reasons   []ReasonCode
+		statement string
+	}{
+		TypePuback: {publishReasons, "MQTT5-3.4.2-1"}, TypePubrec: {publishReasons, "MQTT5-3.5.2-1"},
+		TypePubrel: {releaseReasons, "MQTT5-3.6.2-1"}, TypePubcomp: {releaseReasons, "MQTT5-3.7.2-1"},
+	}
 )
 
 func decodeAck(r *reader, a *Ack, kind Type, v Version) {
@@ -30,12 +38,8 @@ func decodeAck(r *reader, a *Ack, kind Type, v Version) {
 		return
 	}
 	a.Reason = ReasonCode(r.byte())
-	reasons := publishReasons
-	if kind == TypePubrel || kind == TypePubcomp {
-		reasons = releaseReasons
-	}
-	if !slices.Contains(reasons, a.Reason) {
-		r.fail(malformed("MQTT5-3.4.2-1", "Reason Code does not belong to this packet"))
+	if may := ackReasons[kind]; !slices.Contains(may.reasons, a.Reason) {
+		r.fail(protocolError(may.statement, "Reason Code does not belong to this packet"))
 		return
 	}
 	if len(r.b) > 0 {

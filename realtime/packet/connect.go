@@ -37,7 +37,6 @@ const (
 	protocolName31  = "MQIsdp"
 	protocolName311 = "MQTT"
 	willQoSAtBit    = 3
-	willFlagsMask   = 0b11<<willQoSAtBit | flagWillRetain
 	qosMask         = 0b11
 )
 
@@ -73,15 +72,19 @@ func decodeConnect(r *reader) *Connect {
 	if flags&flagWill != 0 {
 		c.Will = decodeWill(r, flags, c.Version)
 	}
-	if c.HasUsername = flags&flagUsername != 0; c.HasUsername {
+	if c.HasUsername = flags&flagUsername != 0 && !leftOut(r, c.Version); c.HasUsername {
 		c.Username = r.string()
 	}
-	if c.HasPassword = flags&flagPassword != 0; c.HasPassword {
+	if c.HasPassword = flags&flagPassword != 0 && !leftOut(r, c.Version); c.HasPassword {
 		c.Password = r.bytes()
 	}
 	r.end()
 	return c
 }
+
+// leftOut reports whether the packet ends before a user name or password that its flag announces. MQTT 3.1 (section
+// 3.1) wants the connection to go on then, for the sake of clients of its predecessor.
+func leftOut(r *reader, v Version) bool { return v == V31 && len(r.b) == 0 }
 
 func knownProtocol(name string, v Version) bool {
 	return name == protocolName311 && (v == V311 || v == V5) || name == protocolName31 && v == V31
@@ -89,14 +92,19 @@ func knownProtocol(name string, v Version) bool {
 
 func checkFlags(flags byte, v Version) *DecodeError {
 	switch {
-	case flags&flagReserved != 0:
-		return malformed("MQTT5-3.1.2-3", "reserved Connect Flag is set")
-	case flags&flagWill == 0 && flags&willFlagsMask != 0:
-		return malformed("MQTT5-3.1.2-11", "Will QoS or Will Retain without Will Flag")
-	case flags>>willQoSAtBit&qosMask == 3:
-		return malformed("MQTT5-3.1.2-12", "Will QoS is 3")
 	case v != V5 && flags&flagPassword != 0 && flags&flagUsername == 0:
 		return malformed("MQTT311-3.1.2-22", "password without user name")
+	case flags&flagWill != 0 && flags>>willQoSAtBit&qosMask == 3:
+		return malformed("MQTT5-3.1.2-12", "Will QoS is 3")
+	case v == V31:
+		// It does not use the first flag, and disregards the will's flags where there is no will.
+		return nil
+	case flags&flagReserved != 0:
+		return malformed("MQTT5-3.1.2-3", "reserved Connect Flag is set")
+	case flags&flagWill == 0 && flags>>willQoSAtBit&qosMask != 0:
+		return malformed("MQTT5-3.1.2-11", "Will QoS without Will Flag")
+	case flags&flagWill == 0 && flags&flagWillRetain != 0:
+		return malformed("MQTT5-3.1.2-13", "Will Retain without Will Flag")
 	}
 	return nil
 }
@@ -108,8 +116,12 @@ func decodeWill(r *reader, flags byte, v Version) *Will {
 	}
 	w.Topic = r.string()
 	w.Payload = r.bytes()
-	if r.err == nil && (w.Topic == "" || !wildcardFree(w.Topic)) {
-		r.fail(malformed("MQTT5-3.3.2-2", "Will Topic is empty or holds a wildcard"))
+	switch {
+	case r.err != nil:
+	case w.Topic == "":
+		r.fail(malformed("MQTT5-4.7.3-1", "Will Topic is empty"))
+	case !wildcardFree(w.Topic):
+		r.fail(malformed("MQTT5-4.7.0-1", "Will Topic holds a wildcard"))
 	}
 	return w
 }
@@ -175,11 +187,11 @@ type Connack struct {
 // Type returns TypeConnack.
 func (*Connack) Type() Type { return TypeConnack }
 
-// Append implements Packet; before 5.0 the Reason becomes a Connect Return Code.
+// Append implements Packet; before 5.0 the Reason becomes a Connect Return Code, and 3.1 has no Session Present.
 func (c *Connack) Append(dst []byte, v Version) []byte {
 	return appendFixed(dst, byte(TypeConnack)<<4, func(dst []byte) []byte {
 		var present byte
-		if c.SessionPresent {
+		if c.SessionPresent && v != V31 {
 			present = 1
 		}
 		if v != V5 {
@@ -200,6 +212,10 @@ func decodeConnack(r *reader, v Version) *Connack {
 	c.SessionPresent = present == 1
 	if v == V5 {
 		c.Properties, _ = r.properties(TypeConnack)
+	} else if code := int(c.Reason); code < len(returnCodes) {
+		c.Reason = returnCodes[code]
+	} else {
+		r.fail(malformed("MQTT311-3.2.2-5", "Connect Return Code is unknown"))
 	}
 	r.end()
 	return c

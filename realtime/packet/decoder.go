@@ -33,6 +33,9 @@ func (d *Decoder) SetPacketBytesMax(n int) { d.packetBytesMax = n }
 // Feed adds received bytes. They are read, not kept, until Next has returned nil; only the beginning of an incomplete
 // packet is copied. Packets returned before are no longer valid.
 func (d *Decoder) Feed(b []byte) {
+	if d.err != nil {
+		return
+	}
 	if len(d.in) > 0 {
 		// The caller has not taken all packets of the last feed: keep their bytes.
 		b = append(append([]byte{}, d.in...), b...)
@@ -138,47 +141,64 @@ func (d *Decoder) size(b []byte) (int, *DecodeError) {
 			}
 			continue
 		}
-		if i > 1 && b[i] == 0 {
-			return 0, malformed("MQTT5-1.5.5-1", "Remaining Length is longer than it need be")
-		}
 		if size := 1 + i + n; size <= d.packetBytesMax {
 			return size, nil
 		}
-		return 0, &DecodeError{PacketTooLarge, "MQTT5-3.1.2-24", "packet is larger than the limit"}
+		if d.client {
+			return 0, &DecodeError{PacketTooLarge, "MQTT5-3.1.2-24", "packet is larger than the limit"}
+		}
+		return 0, &DecodeError{PacketTooLarge, "MQTT5-3.2.2-15", "packet is larger than the limit"}
 	}
 	return 0, nil
 }
 
-// checkFirst judges the type and the flags of the fixed header [MQTT5-2.1.3-1].
+// checkFirst judges the first byte: may this packet come, from this side and now?
 func (d *Decoder) checkFirst(first byte) *DecodeError {
-	t, flags := Type(first>>4), first&15
-	if !d.connected && t != TypeConnect {
-		return protocolError("MQTT5-3.1.0-1", "first packet is not CONNECT")
+	t := Type(first >> 4)
+	if !d.connected {
+		if t != TypeConnect {
+			return protocolError("MQTT5-3.1.0-1", "first packet is not CONNECT")
+		}
+		return nil // its flags depend on its version
+	}
+	if err := checkHeaderFlags(first, d.version); err != nil {
+		return err
 	}
 	switch t {
-	case TypePublish:
-		return nil
-	case TypePubrel, TypeSubscribe, TypeUnsubscribe:
-		if flags != 2 {
-			return malformed("MQTT5-2.1.3-1", "reserved flags are not 0010")
-		}
 	case 0:
-		return malformed("MQTT5-2.1.2-1", "packet type 0 is forbidden")
+		return malformed("", "packet type 0 is forbidden")
 	case TypeAuth:
 		if d.version != V5 {
 			return malformed("", "packet type 15 is forbidden before MQTT 5.0")
 		}
-		fallthrough
-	default:
-		if flags != 0 {
-			return malformed("MQTT5-2.1.3-1", "reserved flags are not 0000")
+	case TypeConnect, TypeSubscribe, TypeUnsubscribe, TypePingreq:
+		if d.client {
+			return protocolError("", "only a client sends this packet")
+		}
+		if t == TypeConnect {
+			return protocolError("MQTT5-3.1.0-2", "second CONNECT")
+		}
+	case TypeConnack, TypeSuback, TypeUnsuback, TypePingresp:
+		if !d.client {
+			return protocolError("", "only a server sends this packet")
 		}
 	}
-	if t == TypeConnect && d.connected && !d.client {
-		return protocolError("MQTT5-3.1.0-2", "second CONNECT")
+	return nil
+}
+
+// checkHeaderFlags judges the flags of the fixed header [MQTT5-2.1.3-1]. Those of PUBLISH mean something. MQTT 3.1
+// reserves none: it does not use them, but for DUP in a PUBREL, SUBSCRIBE or UNSUBSCRIBE that is sent again.
+func checkHeaderFlags(first byte, v Version) *DecodeError {
+	t, flags := Type(first>>4), first&15
+	if t == TypePublish || v == V31 {
+		return nil
 	}
-	if !d.client && (t == TypeConnack || t == TypeSuback || t == TypeUnsuback || t == TypePingresp) {
-		return protocolError("", "only a server sends this packet")
+	var want byte
+	if t == TypePubrel || t == TypeSubscribe || t == TypeUnsubscribe {
+		want = 2
+	}
+	if flags != want {
+		return malformed("MQTT5-2.1.3-1", "reserved flags of the fixed header are set")
 	}
 	return nil
 }
@@ -191,6 +211,10 @@ func (d *Decoder) decode(b []byte) (Packet, *DecodeError) {
 	}
 	r := reader{b: b[i+1:]}
 	p := d.body(&r, Type(first>>4), first&15)
+	if i > 1 && b[i] == 0 && d.version == V5 {
+		// Judged here because the versions before 5.0 allow it, and CONNECT names the version.
+		r.fail(malformed("MQTT5-1.5.5-1", "Remaining Length is longer than it need be"))
+	}
 	if r.err != nil {
 		return nil, r.err
 	}
@@ -204,6 +228,9 @@ func (d *Decoder) body(r *reader, t Type, flags byte) Packet {
 		if c != nil {
 			// Known from here on, so that a malformed rest is answered as this version wants.
 			d.version = c.Version
+			if err := checkHeaderFlags(byte(t)<<4|flags, c.Version); err != nil {
+				r.fail(err)
+			}
 		}
 		d.connected = r.err == nil
 		return c

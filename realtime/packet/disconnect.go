@@ -41,8 +41,13 @@ func decodeDisconnect(r *reader, v Version, fromClient bool) *Disconnect {
 	if len(r.b) > 0 {
 		d.Properties, _ = r.properties(TypeDisconnect)
 	}
-	if fromClient && r.err == nil && d.Properties != nil && d.Properties.Has.Contains(PropServerReference) {
-		r.fail(protocolError("", "Server Reference from a client"))
+	if r.err == nil && d.Properties != nil {
+		switch {
+		case fromClient && d.Properties.Has.Contains(PropServerReference):
+			r.fail(protocolError("", "Server Reference from a client"))
+		case !fromClient && d.Properties.Has.Contains(PropSessionExpiry):
+			r.fail(protocolError("MQTT5-3.14.2-2", "Session Expiry Interval from a server"))
+		}
 	}
 	r.end()
 	return d
@@ -81,8 +86,9 @@ func decodeAuth(r *reader) *Auth {
 		r.fail(protocolError("MQTT5-3.15.2-1", "Reason Code does not belong to AUTH"))
 		return a
 	}
-	if len(r.b) > 0 {
-		a.Properties, _ = r.properties(TypeAuth)
+	a.Properties, _ = r.properties(TypeAuth)
+	if r.err == nil && (a.Properties == nil || !a.Properties.Has.Contains(PropAuthMethod)) {
+		r.fail(protocolError("", "AUTH without Authentication Method"))
 	}
 	r.end()
 	return a

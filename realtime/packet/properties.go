@@ -150,7 +150,8 @@ func parseProperties(raw []byte, t Type) (*Properties, *DecodeError) {
 		}
 		which := propertyOf[id]
 		if allowed[t]&which == 0 {
-			r.fail(protocolError("", "property does not belong to this packet"))
+			// Malformed, by MQTT 5.0 section 2.2.2.2; what follows is about values, a Protocol Error.
+			r.fail(malformed("", "property does not belong to this packet"))
 			break
 		}
 		if p.Has&which != 0 && which != PropUser && (which != PropSubscriptionID || t != TypePublish) {

@@ -86,7 +86,12 @@ func (r ReasonCode) String() string {
 // Failed reports whether the Reason Code tells of a failure: 0x80 and above.
 func (r ReasonCode) Failed() bool { return r >= 0x80 }
 
-// V3Connack returns the Connect Return Code of MQTT 3.1 and 3.1.1 that says the same (MQTT 3.1.1 table 3.1).
+// returnCodes are the Reason Codes that stand for the Connect Return Codes of MQTT 3.1 and 3.1.1 (MQTT 3.1.1 table 3.1).
+var returnCodes = [6]ReasonCode{
+	Success, UnsupportedProtocolVersion, ClientIdentifierNotValid, ServerUnavailable, BadUserNameOrPassword, NotAuthorized,
+}
+
+// V3Connack returns the Connect Return Code of MQTT 3.1 and 3.1.1 that says the same.
 func (r ReasonCode) V3Connack() byte {
 	switch r {
 	case Success:

@@ -51,10 +51,10 @@ func decodeSubscribe(r *reader, v Version) *Subscribe {
 
 func checkOptions(options byte, v Version) *DecodeError {
 	switch {
+	case v != V5 && options > 2:
+		return malformed("MQTT311-3.8.3-4", "requested QoS is not 0, 1 or 2")
 	case options&qosMask == 3:
-		return malformed("MQTT5-3.8.3-5", "Maximum QoS is 3")
-	case v != V5 && options&^qosMask != 0:
-		return malformed("MQTT311-3.8.3-4", "reserved bits of the requested QoS are set")
+		return protocolError("", "Maximum QoS is 3")
 	case options&0xC0 != 0:
 		return malformed("MQTT5-3.8.3-5", "reserved bits of the Subscription Options are set")
 	case options>>4&3 == 3:

@@ -76,7 +76,7 @@ func (r *reader) feed(b []byte) error {
 			}
 			b = b[n:]
 			if !r.inFrame {
-				return nil
+				continue // the header is not complete, or its frame is empty
 			}
 		}
 		n := int(min(uint64(len(b)), r.remaining)) //nolint:gosec // at most len(b)

@@ -86,7 +86,7 @@ func (s *Server) Serve(ln net.Listener, tlsConfig *tls.Config) error {
 // Shutdown stops accepting and waits for requests under way, as long as ctx allows. Connections taken over by
 // WebSocket are not its own.
 func (s *Server) Shutdown(ctx context.Context) error {
-	if err := s.app.ShutdownWithContext(ctx); err != nil {
+	if err := s.app.ShutdownWithContext(ctx); err != nil && !errors.Is(err, net.ErrClosed) {
 		return fmt.Errorf("http: %w", err)
 	}
 	return nil

@@ -14,7 +14,7 @@ import (
 func NewLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 	var l slog.Level
 	if err := l.UnmarshalText([]byte(level)); err != nil {
-		return nil, fmt.Errorf("log level %q is not one of debug, info, warn, error", level)
+		return nil, fmt.Errorf("EMBERCAST_LOG_LEVEL (--log-level) %q is not one of debug, info, warn, error", level)
 	}
 	opts := &slog.HandlerOptions{Level: l}
 	switch format {
@@ -23,5 +23,5 @@ func NewLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 	case "json":
 		return slog.New(slog.NewJSONHandler(w, opts)), nil
 	}
-	return nil, fmt.Errorf("log format %q is not text or json", format)
+	return nil, fmt.Errorf("EMBERCAST_LOG_FORMAT (--log-format) %q is not text or json", format)
 }
