@@ -1,0 +1,35 @@
+# `make` lists what there is. What a target needs beyond Go, `make test` installs (see .ci/setup).
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help run build test check lint fuzz bench
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+PKG ?= ./...
+FUZZTIME ?= 30s
+BENCH ?= .
+export PKG FUZZTIME
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## run the server from source, with its data in ./data
+	go run ./server
+
+build: ## build bin/embercast, a static binary
+	CGO_ENABLED=0 go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/embercast ./server
+
+test: ## run every test, installing what they need; PKG=./realtime/... restricts the packages
+	@.ci/test
+
+check: ## run the formatters, linters and unit tests: quick, no clients, no browser; takes PKG
+	@.ci/test format lint unit
+
+lint: ## check the formatting and run the linters; takes PKG
+	@.ci/test format lint
+
+fuzz: ## run every fuzz target for FUZZTIME (30s) each; takes PKG
+	@.ci/fuzz
+
+bench: ## run the benchmarks BENCH (.) of PKG ten times, for benchstat
+	@go test -run '^$$' -bench '$(BENCH)' -benchmem -count 10 $(PKG)
