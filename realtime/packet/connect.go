@@ -206,6 +206,9 @@ func decodeConnack(r *reader, v Version) *Connack {
 	c := &Connack{}
 	present := r.byte()
 	c.Reason = ReasonCode(r.byte())
+	if v == V31 {
+		present = 0 // it does not use this byte
+	}
 	if r.err == nil && present > 1 {
 		r.fail(malformed("MQTT5-3.2.2-1", "reserved acknowledge flags are set"))
 	}

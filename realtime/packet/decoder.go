@@ -58,8 +58,8 @@ func (d *Decoder) Release() {
 	}
 }
 
-// Next returns the next packet, or nil when more bytes are needed. A *Publish or *Ack is valid until the next call.
-// An error is a *DecodeError and final.
+// Next returns the next packet, or nil when more bytes are needed. A *Publish or *Ack is valid until the next call of
+// Next or Feed. An error is a *DecodeError and final.
 func (d *Decoder) Next() (Packet, error) {
 	if d.err != nil {
 		return nil, d.err

@@ -378,6 +378,25 @@ func (p *Properties) text(which PropertySet) string {
 	}
 }
 
+// skip passes over the value of one property of a PUBLISH.
+func (r *reader) skip(which PropertySet) {
+	switch which {
+	case PropPayloadFormat:
+		r.byte()
+	case PropMessageExpiry:
+		r.uint32()
+	case PropTopicAlias:
+		r.uint16()
+	case PropSubscriptionID:
+		r.varint()
+	case PropUser:
+		r.binary()
+		r.binary()
+	default:
+		r.binary()
+	}
+}
+
 // ForwardedProperties returns those of the property bytes of a decoded PUBLISH that reach the subscribers, unaltered
 // and in order. The result is raw itself where all do.
 func ForwardedProperties(raw []byte) []byte {
@@ -386,7 +405,7 @@ func ForwardedProperties(raw []byte) []byte {
 	for r := (&reader{b: raw}); len(r.b) > 0 && r.err == nil; {
 		one := r.b
 		which := propertyOf[r.varint()]
-		(&Properties{}).read(r, which)
+		r.skip(which)
 		one = one[:len(one)-len(r.b)]
 		at := len(raw) - len(r.b) - len(one)
 		switch keep := forwarded&which != 0; {
@@ -394,7 +413,7 @@ func ForwardedProperties(raw []byte) []byte {
 			kept = append(kept, one...)
 		case !keep && whole:
 			whole = false
-			kept = append([]byte{}, raw[:at]...)
+			kept = append(make([]byte, 0, len(raw)), raw[:at]...)
 		}
 	}
 	if whole {

@@ -3,7 +3,7 @@ package packet
 import "bytes"
 
 // Publish is a PUBLISH packet (MQTT 5.0 section 3.3). As a Decoder returns it, Topic, RawProperties and Payload are
-// views into the Decoder's input, valid until the next Feed.
+// views into the Decoder's input: like the packet itself they are valid until the next call of Next or Feed.
 type Publish struct {
 	Dup           bool
 	QoS           byte

@@ -124,6 +124,11 @@ func decodeSuback(r *reader, v Version) *Suback {
 		s.Properties, _ = r.properties(TypeSuback)
 	}
 	s.Reasons = r.reasons()
+	for _, c := range s.Reasons {
+		if v != V5 && c > GrantedQoS2 && c != UnspecifiedError {
+			r.fail(malformed("MQTT311-3.9.3-2", "return code is not 0, 1, 2 or 0x80"))
+		}
+	}
 	return s
 }
 

@@ -1,6 +1,7 @@
 package packet
 
 import (
+	"bytes"
 	"encoding/binary"
 	"unicode/utf8"
 )
@@ -32,9 +33,15 @@ func appendUint16(dst []byte, n uint16) []byte { return binary.BigEndian.AppendU
 func appendUint32(dst []byte, n uint32) []byte { return binary.BigEndian.AppendUint32(dst, n) }
 
 // appendString appends text or binary data behind its length of two bytes. Longer data cannot be said in MQTT; it is
-// cut, so that the packet stays well-formed.
+// cut, text between two characters, so that the packet stays well-formed.
 func appendString[T ~string | ~[]byte](dst []byte, s T) []byte {
-	n := min(len(s), 0xFFFF)
+	n := len(s)
+	if n > 0xFFFF {
+		n = 0xFFFF
+		for n > 0xFFFF-(utf8.UTFMax-1) && !utf8.RuneStart(s[n]) {
+			n--
+		}
+	}
 	dst = appendUint16(dst, uint16(n)) //nolint:gosec // bounded above
 	return append(dst, s[:n]...)
 }
@@ -143,11 +150,9 @@ func (r *reader) text() []byte {
 		r.fail(malformed("MQTT5-1.5.4-1", "text is not well-formed UTF-8"))
 		return nil
 	}
-	for _, c := range v {
-		if c == 0 {
-			r.fail(malformed("MQTT5-1.5.4-2", "text holds U+0000"))
-			return nil
-		}
+	if bytes.IndexByte(v, 0) >= 0 {
+		r.fail(malformed("MQTT5-1.5.4-2", "text holds U+0000"))
+		return nil
 	}
 	return v
 }
