@@ -306,20 +306,22 @@ func (c *committer) apply() {
 	for batch := range c.applied {
 		k := NewMarks()
 		for _, w := range batch {
-			w.apply(k)
-			w.tell(nil, k)
+			w.tell(w.apply(k), k)
 		}
 		k.Release()
 	}
 }
 
-// apply makes one committed write seen, as one step.
-func (w *write) apply(k *Marks) {
+// apply makes one committed write seen, as one step; ErrNoSuchApp when the app was deleted meanwhile.
+func (w *write) apply(k *Marks) error {
 	a := w.app
 	a.order.Lock()
 	defer a.order.Unlock()
 	if a.closed.Load() {
-		return
+		return ErrNoSuchApp
+	}
+	if w.stored && w.seq == 0 {
+		return ErrNoSuchApp // its rows went between the publish and the commit
 	}
 	for i := range w.parts {
 		m := w.parts[i].Message
@@ -336,4 +338,5 @@ func (w *write) apply(k *Marks) {
 	if w.stored {
 		a.head.Store(w.seq)
 	}
+	return nil
 }

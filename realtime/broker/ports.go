@@ -95,13 +95,15 @@ type Settings struct {
 type Observer interface {
 	Connected(transport string, v packet.Version)
 	Disconnected(reason packet.ReasonCode)
-	// Refused counts refusals: "auth_failed", "not_allowed", "client_id", "connections_max", "protocol_error",
-	// "packet_too_large", "server_unavailable", "server_draining".
+	// Refused counts refusals, by a closed set of causes: the codes of the table of outcomes (errors.go), "auth_failed",
+	// "client_id", "protocol_error", "packet_too_large", "connect_timeout", "tls_handshake", "http_on_mqtt_port",
+	// "origin".
 	Refused(cause string)
-	Received(qos byte, bytes int)  // a PUBLISH came in
-	Delivered(qos byte, bytes int) // a PUBLISH was written to a client
-	Dropped(cause string, n int)   // "queue_full", "expired", "packet_too_large"
-	Denied(action string)          // "publish", "subscribe", "receive"
+	Received(qos byte, bytes int) // a PUBLISH came in
+	// Delivered counts PUBLISH packets written to a client, by QoS, and the bytes of their payloads.
+	Delivered(messages [3]int, bytes int64)
+	Dropped(cause string, n int) // "queue_full", "expired", "packet_too_large"
+	Denied(action string)        // "publish", "subscribe", "receive"
 	Committed(messages int, took time.Duration, err error)
 }
 

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"unicode/utf8"
 
@@ -76,19 +77,19 @@ func (b *Broker) Publish(ctx context.Context, p Publication) (seq uint64, err er
 
 // judgePublish checks what every door checks: the name, the limits, the rules, room for what is retained.
 func (b *Broker) judgePublish(a *app, g Grant, limits *Limits, m *message.Message) error {
-	if err := topic.ValidateName(m.Topic, topic.Limits{}); err != nil {
-		return ErrTopicNameInvalid
-	}
-	if m.Topic[0] == '$' {
-		return ErrNotAuthorized
-	}
+	var bounds topic.Limits
 	if limits != nil {
-		if topic.ValidateName(m.Topic, topic.Limits{LevelsMax: limits.TopicLevelsMax, BytesMax: limits.TopicBytesMax}) != nil {
-			return ErrTopicTooLong
-		}
-		if len(m.Topic)+len(m.Payload)+len(m.Properties) > limits.PacketBytesMax {
-			return ErrPacketTooLarge
-		}
+		bounds = topic.Limits{LevelsMax: limits.TopicLevelsMax, BytesMax: limits.TopicBytesMax}
+	}
+	switch err := topic.ValidateName(m.Topic, bounds); {
+	case errors.Is(err, topic.ErrTooLong), errors.Is(err, topic.ErrTooDeep):
+		return ErrTopicTooLong
+	case err != nil:
+		return ErrTopicNameInvalid
+	case m.Topic[0] == '$':
+		return ErrNotAuthorized
+	case limits != nil && len(m.Topic)+len(m.Payload)+len(m.Properties) > limits.PacketBytesMax:
+		return ErrPacketTooLarge
 	}
 	if g != nil && !g.MayPublish(m.Topic) {
 		b.denied(a, "publish")

@@ -60,18 +60,14 @@ func (b *Broker) subscribe(c *Client, sub session.Subscription) SubscribeResult 
 	if err != nil {
 		return SubscribeResult{Reason: packet.TopicFilterInvalid}
 	}
-	if !c.Grant().MaySubscribe(inner, shared) {
-		return SubscribeResult{Reason: packet.NotAuthorized}
-	}
-	s := newSubscriber(c, sub, inner)
 	a := c.app
 	a.order.Lock()
 	defer a.order.Unlock()
-	existed, ok := a.add(s, limits.SubscriptionsPerClientMax)
-	if !ok {
-		return SubscribeResult{Reason: packet.QuotaExceeded}
+	s, existed, reason := a.add(c, sub, inner, limits.SubscriptionsPerClientMax)
+	if reason.Failed() {
+		return SubscribeResult{Reason: reason}
 	}
-	r := SubscribeResult{Reason: packet.ReasonCode(sub.QoS), Existed: existed}
+	r := SubscribeResult{Reason: reason, Existed: existed}
 	// A Shared Subscription gets no retained messages (MQTT 5.0 section 4.8.2).
 	if !shared && (sub.RetainHandling == 0 || sub.RetainHandling == 1 && !existed) {
 		if snapshot := a.snapshot(inner); len(snapshot) > 0 {
@@ -81,20 +77,22 @@ func (b *Broker) subscribe(c *Client, sub session.Subscription) SubscribeResult 
 	return r
 }
 
-// add puts a subscription into the tree, in the place of an older one of the same filter. It refuses (ok false) a
-// subscription too many.
-func (a *app) add(s *subscriber, subscriptionsMax int) (existed, ok bool) {
+// add judges a subscription and puts it into the tree, in the place of an older one of the same filter. It is judged
+// under the lock under which a change of rules judges all: it is seen by that change, or has seen it.
+func (a *app) add(c *Client, sub session.Subscription, inner string, subscriptionsMax int) (s *subscriber, existed bool, reason packet.ReasonCode) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	c := s.client
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ended.Load() {
-		return false, false
+		return nil, false, packet.UnspecifiedError // the connection is going away
 	}
-	old, existed := c.subs[s.sub.Filter]
+	if !c.Grant().MaySubscribe(inner, inner != sub.Filter) {
+		return nil, false, packet.NotAuthorized
+	}
+	old, existed := c.subs[sub.Filter]
 	if !existed && len(c.subs) >= subscriptionsMax {
-		return false, false
+		return nil, false, packet.QuotaExceeded
 	}
 	if existed {
 		a.removeLocked(old)
@@ -102,9 +100,10 @@ func (a *app) add(s *subscriber, subscriptionsMax int) (existed, ok bool) {
 	if c.subs == nil {
 		c.subs = make(map[string]*subscriber, 1)
 	}
-	c.subs[s.sub.Filter] = s
+	s = newSubscriber(c, sub, inner)
+	c.subs[sub.Filter] = s
 	a.insertLocked(s)
-	return existed, true
+	return s, existed, packet.ReasonCode(sub.QoS)
 }
 
 func (a *app) insertLocked(s *subscriber) {

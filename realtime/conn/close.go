@@ -65,7 +65,7 @@ func (c *Conn) endLocked(reason packet.ReasonCode, cause string) {
 	}
 	c.out.drop()
 	if c.state == stateOpen && c.version == packet.V5 {
-		c.out.control = (&packet.Disconnect{Reason: reason}).Append(c.out.control, c.version)
+		c.appendControlLocked(&packet.Disconnect{Reason: reason}) // the close says the rest where it does not fit
 	}
 	c.state = stateClosing
 	c.endReason, c.endCause = reason, cause

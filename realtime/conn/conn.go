@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/embercast/embercast/realtime/broker"
@@ -59,16 +60,17 @@ type Conn struct {
 	willOff   bool              // DISCONNECT said that no will is to be sent
 	pace      pace
 
+	limits atomic.Pointer[broker.Limits] // replaced as a whole; set when CONNECT is accepted
+
 	mu            sync.Mutex // guards what follows
 	stateChanged  *sync.Cond // the writer has stopped, or acknowledgements have left
 	state         state
 	version       packet.Version
-	limits        broker.Limits
 	settings      broker.Settings
 	keepAlive     time.Duration
 	expiryAsked   bool // CONNECT asked for a session that outlives the connection
 	problemInfo   bool // the client wants Reason Strings
-	packetSizeMax int  // the client's Maximum Packet Size
+	packetSizeMax int  // the client's Maximum Packet Size; 0: none
 	session       *session.Session
 	acks          ackQueue
 	out           outbox
@@ -194,12 +196,26 @@ func (c *Conn) answer(p packet.Packet) error {
 }
 
 func (c *Conn) answerLocked(p packet.Packet) error {
-	if len(c.out.control) > controlBytesMax {
+	switch {
+	case len(c.out.control) > controlBytesMax:
 		c.endLocked(packet.QuotaExceeded, "client does not read its answers")
 		return errClosed
+	case !c.appendControlLocked(p):
+		c.endLocked(packet.PacketTooLarge, "an answer is larger than the client's Maximum Packet Size")
+		return errClosed
 	}
-	c.out.control = p.Append(c.out.control, c.version)
 	return nil
+}
+
+// appendControlLocked queues a packet, unless it is larger than the client's Maximum Packet Size [MQTT5-3.1.2-24].
+func (c *Conn) appendControlLocked(p packet.Packet) bool {
+	before := len(c.out.control)
+	c.out.control = p.Append(c.out.control, c.version)
+	if c.packetSizeMax > 0 && len(c.out.control)-before > c.packetSizeMax {
+		c.out.control = c.out.control[:before]
+		return false
+	}
+	return true
 }
 
 // disconnected takes a client's DISCONNECT: the will is discarded unless it asks for it [MQTT5-3.14.4-3].

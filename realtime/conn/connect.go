@@ -105,9 +105,9 @@ func (c *Conn) will(p *packet.Connect) *broker.Will {
 func (c *Conn) prepare(p *packet.Connect, g broker.Grant, limits broker.Limits, keepAlive time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.limits, c.settings, c.keepAlive = limits, g.Settings(), keepAlive
+	c.limits.Store(&limits)
+	c.settings, c.keepAlive = g.Settings(), keepAlive
 	c.session = session.New()
-	c.packetSizeMax = math.MaxInt
 	if p.Properties == nil {
 		return
 	}
@@ -133,7 +133,9 @@ func (c *Conn) accept(p *packet.Connect, g broker.Grant, limits broker.Limits, k
 		return
 	}
 	// CONNACK is the first packet that the client gets [MQTT5-3.2.0-1]: deliveries wait while the state is connecting.
-	c.out.control = ack.Append(c.out.control, c.version)
+	if c.answerLocked(ack) != nil {
+		return
+	}
 	c.state = stateOpen
 	c.armExpiryLocked(g)
 }
@@ -188,7 +190,7 @@ func (c *Conn) refuseConnect(reason packet.ReasonCode, counted string) error {
 	c.cfg.Observer.Refused(counted)
 	c.mu.Lock()
 	if c.state == stateConnecting {
-		c.out.control = (&packet.Connack{Reason: reason}).Append(c.out.control, c.version)
+		_ = c.answerLocked(&packet.Connack{Reason: reason}) //nolint:errcheck // the first answer has room
 		c.endLocked(reason, counted)
 	}
 	c.mu.Unlock()
@@ -205,8 +207,10 @@ func (c *Conn) GrantChanged(g broker.Grant) {
 		return
 	}
 	// What CONNACK has announced holds for the connection.
-	limits.ReceiveMaximum, limits.TopicAliasMaximum = c.limits.ReceiveMaximum, c.limits.TopicAliasMaximum
-	limits.PacketBytesMax = c.limits.PacketBytesMax
-	c.limits, c.settings = limits, settings
+	announced := c.limits.Load()
+	limits.ReceiveMaximum, limits.TopicAliasMaximum = announced.ReceiveMaximum, announced.TopicAliasMaximum
+	limits.PacketBytesMax = announced.PacketBytesMax
+	c.limits.Store(&limits)
+	c.settings = settings
 	c.armExpiryLocked(g)
 }

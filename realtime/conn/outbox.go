@@ -72,9 +72,9 @@ func (c *Conn) Deliver(d broker.Delivery) (v broker.Verdict, marked bool) {
 	if c.state > stateOpen {
 		return broker.Gone, false
 	}
-	o := &c.out
+	o, limits := &c.out, c.limits.Load()
 	size := sizeOf(&d)
-	if o.ready.len()+o.waiting.len() >= c.limits.QueuedMessagesMax || o.bytes+size > c.limits.QueuedBytesMax {
+	if o.ready.len()+o.waiting.len() >= limits.QueuedMessagesMax || o.bytes+size > limits.QueuedBytesMax {
 		c.cfg.Observer.Dropped("queue_full", 1)
 		if d.QoS == 0 {
 			return broker.Dropped, false
@@ -275,17 +275,15 @@ func (c *Conn) nextRetained() (broker.Delivery, bool) {
 
 // tally counts one round of writing.
 type tally struct {
-	messages int
+	messages [3]int // by QoS
 	bytes    int64
 	dropped  int
 }
 
 func (t *tally) report(c *Conn) {
-	if c.client == nil {
-		return
-	}
-	if t.messages > 0 {
-		c.client.Sent(t.messages, t.bytes)
+	if n := t.messages[0] + t.messages[1] + t.messages[2]; n > 0 {
+		c.client.Sent(n, t.bytes)
+		c.cfg.Observer.Delivered(t.messages, t.bytes)
 	}
 	if t.dropped > 0 {
 		c.client.Dropped(t.dropped)
@@ -299,7 +297,7 @@ func (c *Conn) appendMessage(b []byte, d *broker.Delivery, now time.Time, t *tal
 		return b
 	}
 	s := message.Send{Version: c.version, QoS: d.QoS, Retain: d.Retain, SubscriptionIDs: d.SubscriptionIDs}
-	if d.Message.WireSize(s) > c.packetSizeMax {
+	if c.packetSizeMax > 0 && d.Message.WireSize(s) > c.packetSizeMax {
 		// As if it had been sent [MQTT5-3.1.2-25].
 		c.cfg.Observer.Dropped("packet_too_large", 1)
 		t.dropped++
@@ -313,9 +311,8 @@ func (c *Conn) appendMessage(b []byte, d *broker.Delivery, now time.Time, t *tal
 	if c.out.aliasMax > 0 {
 		s.TopicAlias, s.TopicKnown = c.out.alias(d.Message.Topic)
 	}
-	t.messages++
+	t.messages[d.QoS]++
 	t.bytes += int64(len(d.Message.Payload))
-	c.cfg.Observer.Delivered(d.QoS, len(d.Message.Payload))
 	return d.Message.AppendPublish(b, s, now)
 }
 

@@ -19,10 +19,10 @@ func (c *Conn) publish(p *packet.Publish, marks *broker.Marks) error {
 	if reason.Failed() {
 		return c.fail(reason, "topic alias")
 	}
+	limits := c.limits.Load()
 	c.mu.Lock()
-	limits := c.limits
-	token, dup, err := c.beginLocked(p, &limits)
 	behind := c.acks.waiting > 0
+	token, dup, err := c.beginLocked(p, limits)
 	c.mu.Unlock()
 	if err != nil {
 		return c.fail(packet.ReceiveMaximumExceeded, err.Error())
@@ -30,21 +30,21 @@ func (c *Conn) publish(p *packet.Publish, marks *broker.Marks) error {
 	if dup {
 		return c.finish(token, p.QoS, nil, marks)
 	}
-	if err := c.hold(len(p.Payload), &limits, marks); err != nil {
+	if err := c.hold(len(p.Payload), limits, marks); err != nil {
 		return err
 	}
 	if name == tokenTopic {
-		return c.finish(token, p.QoS, c.renew(string(p.Payload)), marks)
+		return c.renewBy(token, p, marks)
 	}
 	pending, err := c.cfg.Broker.Accept(c.client, broker.Inbound{
-		Message: c.message(p, name), Limits: &limits, Token: token, Behind: behind,
+		Message: c.message(p, name), Limits: limits, Token: token, Behind: behind,
 		UTF8: p.Properties != nil && p.Properties.PayloadFormat == 1,
 	}, marks)
 	if pending {
 		if p.QoS == 0 {
 			return nil
 		}
-		return c.awaitRoom(&limits, marks)
+		return c.awaitRoom(limits, marks)
 	}
 	return c.finish(token, p.QoS, err, marks)
 }
@@ -58,7 +58,7 @@ func (c *Conn) topicOf(p *packet.Publish) (string, packet.ReasonCode) {
 	if alias == 0 {
 		return c.intern(p.Topic), packet.Success
 	}
-	if alias > c.limits.TopicAliasMaximum {
+	if alias > c.limits.Load().TopicAliasMaximum {
 		return "", packet.TopicAliasInvalid
 	}
 	if len(p.Topic) > 0 {
@@ -174,8 +174,8 @@ func (c *Conn) settleLocked(token uint64, err error) {
 		if !ok {
 			return
 		}
-		if a.kind != 0 {
-			c.out.control = (&packet.Ack{Kind: a.kind, PacketID: a.id, Reason: a.reason}).Append(c.out.control, c.version)
+		if a.kind != 0 && c.answerLocked(&packet.Ack{Kind: a.kind, PacketID: a.id, Reason: a.reason}) != nil {
+			return
 		}
 	}
 }
@@ -201,16 +201,19 @@ func (c *Conn) awaitRoom(limits *broker.Limits, marks *broker.Marks) error {
 	return nil
 }
 
-// renew puts a new token in the place of the connection's. It is never routed, stored or logged.
-func (c *Conn) renew(token string) error {
+// renewBy takes a new token from a PUBLISH, acknowledges that, and tells the outcome once more to those whose
+// acknowledgement cannot carry it. The token is never routed, stored or logged.
+func (c *Conn) renewBy(token uint64, p *packet.Publish, marks *broker.Marks) error {
 	ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
 	defer cancel()
-	if err := c.cfg.Broker.Renew(ctx, c.client, token); err != nil {
-		c.Notify([]byte(`{"event":"token_refused"}`))
-		return broker.ErrNotAuthorized
+	outcome := []byte(`{"event":"token_renewed"}`)
+	err := c.cfg.Broker.Renew(ctx, c.client, string(p.Payload))
+	if err != nil {
+		err, outcome = broker.ErrNotAuthorized, []byte(`{"event":"token_refused"}`)
 	}
-	c.Notify([]byte(`{"event":"token_renewed"}`))
-	return nil
+	err = c.finish(token, p.QoS, err, marks)
+	c.Notify(outcome)
+	return err
 }
 
 // hold keeps a client to its rates by not reading on until its turn has come.

@@ -4,12 +4,9 @@ import (
 	"crypto/tls"
 	"fmt"
 	"os"
-	"strconv"
 	"sync"
 	"time"
 )
-
-func lengthOf(text string) string { return strconv.Itoa(len(text)) }
 
 // reloadAfter is how often the files of a certificate pair are looked at again.
 const reloadAfter = 5 * time.Second

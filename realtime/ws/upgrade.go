@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/gofiber/contrib/websocket"
@@ -42,8 +43,8 @@ func (s *Server) Mount(app *fiber.App, remote func(*fiber.Ctx) netip.AddrPort) {
 		}
 		// The copies outlive the request: strings of Fiber's are views into its buffers.
 		c.Locals(localMeta, conn.Meta{
-			Remote: remote(c), Transport: transportOf(c), PathApp: cloneString(name),
-			QueryToken: cloneString(c.Query("token")), Origin: cloneString(c.Get(fiber.HeaderOrigin)),
+			Remote: remote(c), Transport: transportOf(c), PathApp: strings.Clone(name),
+			QueryToken: strings.Clone(c.Query("token")), Origin: strings.Clone(c.Get(fiber.HeaderOrigin)),
 		})
 		return upgrade(c)
 	}

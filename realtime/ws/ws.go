@@ -3,72 +3,59 @@
 package ws
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"io"
 	"net"
-	"os"
-	"sync"
 	"time"
 
 	"github.com/embercast/embercast/realtime/conn"
+	"github.com/embercast/embercast/realtime/driver"
 	"github.com/embercast/embercast/realtime/packet"
 )
 
-const (
-	readBytes    = 4 << 10
-	writeTimeout = 20 * time.Second // a client that takes nothing for this long is gone
-)
+const writeTimeout = 20 * time.Second // a client that takes nothing for this long is gone
 
 // Server serves upgraded connections.
 type Server struct {
 	cfg    conn.Config
 	origin func(app, origin string) bool
-
-	mu    sync.Mutex // guards live
-	live  map[net.Conn]struct{}
-	ended sync.WaitGroup
+	live   driver.Set
 }
 
 // New returns a Server. origin judges the Origin header of a handshake for an app ("" where the path names none).
 func New(cfg conn.Config, origin func(app, origin string) bool) *Server {
-	return &Server{cfg: cfg, origin: origin, live: map[net.Conn]struct{}{}}
+	return &Server{cfg: cfg, origin: origin}
 }
 
-// Close waits until every live connection has ended, and closes those that are left when ctx ends. Clients are told by
-// the broker's drain, before.
-func (s *Server) Close(ctx context.Context) {
-	ended := make(chan struct{})
-	go func() {
-		s.ended.Wait()
-		close(ended)
-	}()
-	select {
-	case <-ended:
-		return
-	case <-ctx.Done():
-	}
-	s.mu.Lock()
-	for c := range s.live {
-		_ = c.Close() //nolint:errcheck // it is going away
-	}
-	s.mu.Unlock()
-	<-ended
-}
+// Close waits for the live connections to end, and closes those that are left when ctx ends.
+func (s *Server) Close(ctx context.Context) { s.live.Close(ctx) }
 
 // serve drives an upgraded connection in goroutines of its own. buffered are bytes that the HTTP server has read
 // already.
 func (s *Server) serve(c net.Conn, buffered []byte, meta conn.Meta) {
-	s.mu.Lock()
-	s.live[c] = struct{}{}
-	s.ended.Add(1)
-	s.mu.Unlock()
-	d := &driver{server: s, net: c}
-	d.frames.to = d
-	d.mqtt = conn.New(s.cfg, wire{conn.NewNetWire(c, writeTimeout)}, meta)
-	go d.begin(buffered)
+	e := &endpoint{mqtt: conn.New(s.cfg, wire{conn.NewNetWire(c, writeTimeout)}, meta)}
+	e.frames.to = e
+	go s.live.Drive(&buffer{Conn: c, ahead: buffered}, e.mqtt, e.feed)
+}
+
+// buffer is a connection some of whose bytes have been read already.
+type buffer struct {
+	net.Conn
+	ahead []byte
+}
+
+// Read implements net.Conn.
+func (b *buffer) Read(p []byte) (int, error) {
+	if len(b.ahead) == 0 {
+		return b.Conn.Read(p) //nolint:wrapcheck // the network's own words
+	}
+	n := copy(p, b.ahead)
+	if b.ahead = b.ahead[n:]; len(b.ahead) == 0 {
+		b.ahead = nil
+	}
+	return n, nil
 }
 
 // wire puts each write into one binary frame.
@@ -103,103 +90,38 @@ func closeCodeFor(reason packet.ReasonCode) int {
 	}
 }
 
-// driver reads one connection.
-type driver struct {
-	server   *Server
-	net      net.Conn
-	mqtt     *conn.Conn
-	frames   reader
-	deadline time.Time
+// endpoint is the server's side of one WebSocket.
+type endpoint struct {
+	mqtt   *conn.Conn
+	frames reader
 }
 
-var buffers = sync.Pool{New: func() any { b := make([]byte, readBytes); return &b }} //nolint:gochecknoglobals // a pool holds no state
-
-func (d *driver) begin(buffered []byte) {
-	if err := d.feed(buffered); err != nil {
-		d.end(err)
-		return
-	}
-	if err := d.readUntil(d.mqtt.Established); err != nil {
-		d.end(err)
-		return
-	}
-	go func() { d.end(d.readUntil(func() bool { return false })) }()
-}
-
-func (d *driver) end(err error) {
-	if d.mqtt.EndedByServer() {
-		conn.Linger(d.net)
-	}
-	d.mqtt.Closed(err)
-	s := d.server
-	s.mu.Lock()
-	delete(s.live, d.net)
-	s.mu.Unlock()
-	s.ended.Done()
-}
-
-func (d *driver) readUntil(done func() bool) error {
-	buf, _ := buffers.Get().(*[]byte) //nolint:errcheck // the pool holds nothing else
-	defer buffers.Put(buf)
-	for !done() {
-		d.setDeadline()
-		n, err := d.net.Read(*buf)
-		if ferr := d.feed((*buf)[:n]); ferr != nil {
-			return ferr
-		}
-		if err != nil {
-			if errors.Is(err, os.ErrDeadlineExceeded) {
-				d.mqtt.TimedOut()
-			}
-			return err //nolint:wrapcheck // ends the connection, whose own words they are
-		}
-	}
-	return nil
-}
-
-func (d *driver) setDeadline() {
-	timeout := d.mqtt.ReadTimeout()
-	if timeout == 0 {
-		if !d.deadline.IsZero() {
-			d.deadline = time.Time{}
-			_ = d.net.SetReadDeadline(d.deadline) //nolint:errcheck // Read tells
-		}
-		return
-	}
-	at := time.Now().Add(timeout)
-	if early := at.Sub(d.deadline); early > timeout/4 || early < 0 {
-		d.deadline = at
-		_ = d.net.SetReadDeadline(at) //nolint:errcheck // Read tells
-	}
-}
-
-func (d *driver) feed(b []byte) error {
-	err := d.frames.feed(b)
+// feed takes bytes of the network.
+func (e *endpoint) feed(b []byte) error {
+	err := e.frames.feed(b)
 	var breach *frameError
 	if errors.As(err, &breach) {
-		d.mqtt.WriteRaw(closeFrame(breach.code))
-		d.mqtt.Refuse(packet.ProtocolError, breach.text)
+		e.mqtt.WriteRaw(closeFrame(breach.code))
+		e.mqtt.Refuse(packet.ProtocolError, breach.text)
 	}
 	return err
 }
 
 // data implements handler.
-func (d *driver) data(b []byte) error { return d.mqtt.Receive(b) } //nolint:wrapcheck // as in readUntil
+func (e *endpoint) data(b []byte) error { return e.mqtt.Receive(b) } //nolint:wrapcheck // ends the connection, whose own words they are
 
 // ping implements handler.
-func (d *driver) ping(payload []byte) error {
-	d.mqtt.WriteRaw(appendFrame(nil, opPong, payload))
+func (e *endpoint) ping(payload []byte) error {
+	e.mqtt.WriteRaw(appendFrame(nil, opPong, payload))
 	return nil
 }
 
 // closed implements handler: the close frame is answered with the same code (RFC 6455 section 5.5.1).
-func (d *driver) closed(code int) error {
+func (e *endpoint) closed(code int) error {
 	var payload []byte
 	if code != closeNone {
 		payload = binary.BigEndian.AppendUint16(nil, uint16(code)) //nolint:gosec // a close code
 	}
-	d.mqtt.WriteRaw(appendFrame(nil, opClose, payload))
+	e.mqtt.WriteRaw(appendFrame(nil, opClose, payload))
 	return io.EOF
 }
-
-func cloneString(s string) string { return string(bytes.Clone([]byte(s))) }

@@ -52,6 +52,10 @@ func (a authenticator) Authenticate(ctx context.Context, c broker.Credentials) (
 	if err != nil {
 		return nil, brokerError(err)
 	}
+	// The handshake has judged the app that its path names; this is the one that CONNECT named.
+	if settings := g.Settings(); c.Origin != "" && !settings.AllowsOrigin(c.Origin) {
+		return nil, broker.ErrNotAllowed
+	}
 	return grant{g}, nil
 }
 

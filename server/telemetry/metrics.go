@@ -101,8 +101,12 @@ func (m *Metrics) Received(qos byte, bytes int) {
 }
 
 // Delivered implements broker.Observer.
-func (m *Metrics) Delivered(qos byte, bytes int) {
-	m.delivered[qos].Inc()
+func (m *Metrics) Delivered(messages [3]int, bytes int64) {
+	for qos, n := range messages {
+		if n > 0 {
+			m.delivered[qos].Add(float64(n))
+		}
+	}
 	m.deliveredBytes.Add(float64(bytes))
 }
 

@@ -1,0 +1,115 @@
+package conn_test
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/embercast/embercast/realtime/broker"
+	"github.com/embercast/embercast/realtime/broker/brokertest"
+	"github.com/embercast/embercast/realtime/conn"
+	"github.com/embercast/embercast/realtime/driver"
+	"github.com/embercast/embercast/realtime/packet"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// world is a broker with two apps, in which everybody may do everything until told otherwise.
+type world struct {
+	*brokertest.World
+	tb       testing.TB
+	broker   *broker.Broker
+	store    *brokertest.Store
+	observer *brokertest.Observer
+	live     driver.Set
+}
+
+func newWorld(tb testing.TB) *world {
+	tb.Helper()
+	w := &world{World: brokertest.NewWorld(), tb: tb, store: brokertest.NewStore(1, 2), observer: &brokertest.Observer{}}
+	w.start()
+	return w
+}
+
+// start runs a broker over the store; stopped by the test's end.
+func (w *world) start() {
+	w.broker = broker.New(broker.Config{
+		Store: w.store, Authenticator: w.World, Observer: w.observer, Logger: slog.New(slog.DiscardHandler),
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- w.broker.Run(ctx) }()
+	w.tb.Cleanup(func() {
+		w.broker.Drain()
+		closing, done := context.WithTimeout(context.Background(), 5*time.Second)
+		defer done()
+		w.live.Close(closing)
+		cancel()
+		require.NoError(w.tb, <-ended)
+	})
+	for uid := range broker.AppUID(2) {
+		require.NoError(w.tb, w.broker.OpenApp(context.Background(), broker.AppConfig{UID: uid + 1, ID: "app"}))
+	}
+}
+
+// wire is plain MQTT.
+type wire struct{ *conn.NetWire }
+
+func (wire) Frame(buf []byte) []byte           { return buf[conn.HeadroomBytes:] }
+func (wire) Farewell(packet.ReasonCode) []byte { return nil }
+
+// dial opens a connection to app 1; app "two" is the other.
+func (w *world) dial(v packet.Version, app ...string) *brokertest.Client {
+	w.tb.Helper()
+	here, there := net.Pipe()
+	meta := conn.Meta{Transport: "tcp"}
+	if len(app) > 0 {
+		meta.PathApp = app[0]
+	}
+	c := conn.New(conn.Config{Broker: w.broker, Observer: w.observer, Logger: slog.New(slog.DiscardHandler)},
+		wire{conn.NewNetWire(there, 5*time.Second)}, meta)
+	go w.live.Drive(there, c, c.Receive)
+	return brokertest.NewClient(w.tb, here, v)
+}
+
+// client is a connection that has said CONNECT.
+func (w *world) client(v packet.Version, id string) *brokertest.Client {
+	w.tb.Helper()
+	c := w.dial(v)
+	c.Connect(id)
+	return c
+}
+
+// versions runs a test for 3.1.1 and 5.0.
+func versions(t *testing.T, test func(t *testing.T, w *world, v packet.Version)) {
+	t.Helper()
+	for name, v := range map[string]packet.Version{"3.1.1": packet.V311, "5.0": packet.V5} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, newWorld(t), v)
+		})
+	}
+}
+
+func user(name string) func(*packet.Connect) {
+	return func(p *packet.Connect) { p.HasUsername, p.Username = true, name }
+}
+
+func password(text string) func(*packet.Connect) {
+	return func(p *packet.Connect) {
+		p.HasUsername, p.HasPassword, p.Password = true, true, []byte(text)
+	}
+}
+
+func will(topic, payload string) func(*packet.Connect) {
+	return func(p *packet.Connect) { p.Will = &packet.Will{Topic: topic, Payload: []byte(payload)} }
+}
+
+func properties(props packet.Properties) func(*packet.Connect) {
+	return func(p *packet.Connect) { p.Properties = &props }
+}
