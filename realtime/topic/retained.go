@@ -13,7 +13,7 @@ type Retained[T any] struct {
 }
 
 // retainedNode stands for the levels of a name up to here. A single child is kept inline, a few in a sorted slice,
-// more also in a map.
+// more in a map.
 type retainedNode[T any] struct {
 	level string
 	value T
@@ -23,7 +23,7 @@ type retainedNode[T any] struct {
 }
 
 type retainedChildren[T any] struct {
-	sorted []*retainedNode[T]          // by level; nil while byName has more than sorted knows
+	sorted []*retainedNode[T]          // by level; nil when there is byName
 	byName map[string]*retainedNode[T] // from mapFrom children on
 }
 
@@ -131,12 +131,11 @@ func (n *retainedNode[T]) grow(level string) *retainedNode[T] {
 	return c
 }
 
-// insert keeps the order for a few children; among many it is made anew when it is next asked for, so that adding
-// 100,000 children in any order costs no 100,000 shifts.
+// insert keeps the order for a few children; many are sorted when they are asked for, so that adding 100,000 children
+// in any order costs no 100,000 shifts.
 func (m *retainedChildren[T]) insert(c *retainedNode[T]) {
 	if m.byName != nil {
 		m.byName[c.level] = c
-		m.sorted = nil
 		return
 	}
 	i, _ := m.search(c.level)
@@ -157,9 +156,7 @@ func (n *retainedNode[T]) prune(level string) {
 	}
 	m := n.many
 	if m.byName != nil {
-		delete(m.byName, level)
-		m.sorted = nil
-		if len(m.byName) == 0 {
+		if delete(m.byName, level); len(m.byName) == 0 {
 			n.many = nil
 		}
 		return
@@ -167,10 +164,7 @@ func (n *retainedNode[T]) prune(level string) {
 	if i, found := m.search(level); found {
 		m.sorted = slices.Delete(m.sorted, i, i+1)
 	}
-	switch len(m.sorted) {
-	case 0:
-		n.many = nil
-	case 1:
+	if len(m.sorted) == 1 {
 		n.only, n.many = m.sorted[0], nil
 	}
 }

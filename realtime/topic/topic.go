@@ -39,7 +39,12 @@ func (l Limits) check(s string) error {
 		return ErrTooLong
 	case !utf8.ValidString(s) || strings.IndexByte(s, 0) >= 0:
 		return ErrInvalidUTF8
-	case l.LevelsMax > 0 && strings.Count(s, "/") >= l.LevelsMax:
+	}
+	return nil
+}
+
+func (l Limits) checkLevels(s string) error {
+	if l.LevelsMax > 0 && strings.Count(s, "/") >= l.LevelsMax {
 		return ErrTooDeep
 	}
 	return nil
@@ -53,10 +58,11 @@ func ValidateName(name string, l Limits) error {
 	if strings.ContainsAny(name, "+#") {
 		return ErrWildcard
 	}
-	return nil
+	return l.checkLevels(name)
 }
 
-// ValidateFilter checks a Topic Filter; of a Shared Subscription's both the name and the filter behind it.
+// ValidateFilter checks a Topic Filter; of a Shared Subscription's both the name and the filter behind it. The levels
+// are those of the filter behind: a topic that can be subscribed to can be shared.
 func ValidateFilter(filter string, l Limits) error {
 	if err := l.check(filter); err != nil {
 		return err
@@ -75,7 +81,7 @@ func ValidateFilter(filter string, l Limits) error {
 			return ErrSingleLevel
 		}
 	}
-	return nil
+	return l.checkLevels(inner)
 }
 
 const sharePrefix = "$share/"
@@ -133,16 +139,17 @@ func Covers(outer, inner string) bool {
 	if hidden(inner) && outer != "" && (outer[0] == '+' || outer[0] == '#') {
 		return false
 	}
-	for first := true; ; first = false {
+	whole := inner
+	for depth := 0; ; depth++ {
 		o, orest, omore := strings.Cut(outer, "/")
 		if o == "#" {
 			return true
 		}
 		i, irest, imore := strings.Cut(inner, "/")
 		if i == "#" {
-			// At the first level +/# matches all that # does, for every name has a level; deeper, x/# also matches
-			// x, which x/+/# does not.
-			return first && o == "+" && orest == "#"
+			// x/# also matches x, which x/+/# does not. But every name has a level, so that +/# matches all that # does;
+			// and no name is empty, so that /+/# matches all that /# does.
+			return o == "+" && orest == "#" && (depth == 0 || depth == 1 && whole[0] == '/')
 		}
 		if o != "+" && o != i {
 			return false
@@ -164,7 +171,7 @@ func Overlaps(a, b string) bool {
 	if hidden(a) != hidden(b) {
 		return false
 	}
-	for {
+	for depth := 0; ; depth++ {
 		x, xrest, xmore := strings.Cut(a, "/")
 		y, yrest, ymore := strings.Cut(b, "/")
 		if x == "#" || y == "#" {
@@ -176,6 +183,8 @@ func Overlaps(a, b string) bool {
 		switch {
 		case !xmore && !ymore:
 			return true
+		case depth == 0 && (x == "" || y == "") && !(xmore && ymore):
+			return false // only the empty name could match both, and there is none
 		case !xmore:
 			return yrest == "#"
 		case !ymore:

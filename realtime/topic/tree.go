@@ -178,7 +178,7 @@ func (n *treeNode[T]) prune(level string) {
 }
 
 // Match appends the values whose filter matches name. A value that stands under several matching filters comes
-// several times. It allocates nothing but room in dst.
+// several times. MatchSets does the same without copying.
 func (t *Tree[T]) Match(name string, dst []T) []T {
 	var room [16][]T
 	for _, set := range t.root.matchSets(name, hidden(name), room[:0]) {
