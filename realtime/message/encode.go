@@ -2,6 +2,7 @@ package message
 
 import (
 	"encoding/binary"
+	"math"
 	"time"
 
 	"github.com/embercast/embercast/realtime/packet"
@@ -12,11 +13,15 @@ type Send struct {
 	Version         packet.Version
 	QoS             byte // the lower of the message's and the subscription's
 	Retain          bool
-	Dup             bool
+	Dup             bool     // sent again; for QoS > 0
 	PacketID        uint16   // for QoS > 0
 	TopicAlias      uint16   // 5.0 only; 0: none
 	TopicKnown      bool     // the alias stands for the topic already: the topic is left out
 	SubscriptionIDs []uint32 // 5.0 only
+}
+
+func (s *Send) leavesTopicOut() bool {
+	return s.TopicKnown && s.TopicAlias != 0 && s.Version == packet.V5
 }
 
 // wire is a PUBLISH packet with the flags and the Packet Identifier left zero. idAt is where that identifier stands.
@@ -112,7 +117,7 @@ func (m *Message) appendOwn(dst []byte, s Send, now time.Time) []byte {
 	n := m.body(s)
 	dst = append(dst, byte(packet.TypePublish)<<4|flags(s))
 	dst = packet.AppendVarint(dst, uint32(n)) //nolint:gosec // a body is below 256 MiB
-	if s.TopicKnown {
+	if s.leavesTopicOut() {
 		dst = append(dst, 0, 0)
 	} else {
 		dst = appendString(dst, m.Topic)
@@ -138,18 +143,19 @@ func (m *Message) appendOwn(dst []byte, s Send, now time.Time) []byte {
 }
 
 // remaining is the Message Expiry Interval to forward: what was received less the time the message has waited
-// [MQTT5-3.3.2-6], in seconds, rounded up so that a message still alive is never sent with 0.
+// [MQTT5-3.3.2-6], in seconds, rounded up so that a message still alive is never sent with 0. A clock that was set
+// back does not make it more than was received.
 func (m *Message) remaining(now time.Time) uint32 {
-	left := m.Expires.Sub(now)
+	left := min(m.Expires.Sub(now), m.Expires.Sub(m.Arrived))
 	if left <= 0 {
 		return 0
 	}
-	return uint32((left + time.Second - 1) / time.Second) //nolint:gosec // the interval came from 32 bits
+	return uint32(min((left-1)/time.Second+1, math.MaxUint32)) //nolint:gosec // bounded by min
 }
 
 func (m *Message) body(s Send) int {
 	n := 2 + len(m.Payload)
-	if !s.TopicKnown {
+	if !s.leavesTopicOut() {
 		n += len(m.Topic)
 	}
 	if s.QoS > 0 {
