@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/embercast/embercast/realtime/conn"
@@ -35,7 +36,8 @@ func (s *Server) Close(ctx context.Context) { s.live.Close(ctx) }
 // serve drives an upgraded connection in goroutines of its own. buffered are bytes that the HTTP server has read
 // already.
 func (s *Server) serve(c net.Conn, buffered []byte, meta conn.Meta) {
-	e := &endpoint{mqtt: conn.New(s.cfg, wire{conn.NewNetWire(c, writeTimeout)}, meta)}
+	e := &endpoint{wire: &wire{NetWire: conn.NewNetWire(c, writeTimeout)}}
+	e.mqtt = conn.New(s.cfg, e.wire, meta)
 	e.frames.to = e
 	go s.live.Drive(&buffer{Conn: c, ahead: buffered}, e.mqtt, e.feed)
 }
@@ -59,10 +61,16 @@ func (b *buffer) Read(p []byte) (int, error) {
 }
 
 // wire puts each write into one binary frame.
-type wire struct{ *conn.NetWire }
+type wire struct {
+	*conn.NetWire
+	// code is that of the close frame to be sent instead of the one for MQTT's reason; closeSent: one was sent already.
+	code atomic.Int32
+}
+
+const closeSent = -1
 
 // Frame implements conn.Wire: the header goes right before the MQTT bytes.
-func (wire) Frame(buf []byte) []byte {
+func (*wire) Frame(buf []byte) []byte {
 	var header [conn.HeadroomBytes]byte
 	h := appendHeader(header[:0], opBinary, len(buf)-conn.HeadroomBytes)
 	start := conn.HeadroomBytes - len(h)
@@ -71,7 +79,16 @@ func (wire) Frame(buf []byte) []byte {
 }
 
 // Farewell implements conn.Wire.
-func (wire) Farewell(reason packet.ReasonCode) []byte { return closeFrame(closeCodeFor(reason)) }
+func (w *wire) Farewell(reason packet.ReasonCode) []byte {
+	switch code := w.code.Load(); code {
+	case closeSent:
+		return nil
+	case 0:
+		return closeFrame(closeCodeFor(reason))
+	default:
+		return closeFrame(int(code))
+	}
+}
 
 func closeCodeFor(reason packet.ReasonCode) int {
 	switch reason {
@@ -93,6 +110,7 @@ func closeCodeFor(reason packet.ReasonCode) int {
 // endpoint is the server's side of one WebSocket.
 type endpoint struct {
 	mqtt   *conn.Conn
+	wire   *wire
 	frames reader
 }
 
@@ -101,7 +119,7 @@ func (e *endpoint) feed(b []byte) error {
 	err := e.frames.feed(b)
 	var breach *frameError
 	if errors.As(err, &breach) {
-		e.mqtt.WriteRaw(closeFrame(breach.code))
+		e.wire.code.Store(int32(breach.code)) //nolint:gosec // a close code
 		e.mqtt.Refuse(packet.ProtocolError, breach.text)
 	}
 	return err
@@ -122,6 +140,7 @@ func (e *endpoint) closed(code int) error {
 	if code != closeNone {
 		payload = binary.BigEndian.AppendUint16(nil, uint16(code)) //nolint:gosec // a close code
 	}
+	e.wire.code.Store(closeSent)
 	e.mqtt.WriteRaw(appendFrame(nil, opClose, payload))
 	return io.EOF
 }

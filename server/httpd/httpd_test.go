@@ -1,0 +1,153 @@
+package httpd_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+	"github.com/stretchr/testify/require"
+
+	"github.com/embercast/embercast/server/httpd"
+)
+
+type log struct {
+	mu sync.Mutex
+	bytes.Buffer
+}
+
+func (l *log) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.Buffer.Write(p) //nolint:wrapcheck // of a test
+}
+
+func (l *log) text() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.String()
+}
+
+// start serves with a few routes of the test's own.
+func start(t *testing.T) (base string, out *log) {
+	t.Helper()
+	out = &log{}
+	s := httpd.New(httpd.Config{
+		Logger: slog.New(slog.NewTextHandler(out, nil)), Examples: fstest.MapFS{"index.html": {Data: []byte("examples")}},
+		TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("10.0.0.0/8")},
+	})
+	s.App().Get("/panics", func(*fiber.Ctx) error { panic("secret detail") })
+	s.App().Get("/fails", func(*fiber.Ctx) error { return io.ErrUnexpectedEOF })
+	s.App().Get("/remote", func(c *fiber.Ctx) error { return c.SendString(s.Remote(c).Addr().String()) })
+	s.Finish()
+	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	ended := make(chan error, 1)
+	go func() { ended <- s.Serve(ln, nil) }()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		require.NoError(t, s.Shutdown(ctx))
+		require.NoError(t, <-ended)
+	})
+	return "http://" + ln.Addr().String(), out
+}
+
+func get(t *testing.T, url string, header ...string) (*http.Response, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
+	require.NoError(t, err)
+	for _, h := range header {
+		name, value, _ := strings.Cut(h, ": ")
+		req.Header.Add(name, value)
+	}
+	client := http.Client{
+		Transport:     &http.Transport{DisableKeepAlives: true},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	answer, err := client.Do(req)
+	require.NoError(t, err)
+	defer answer.Body.Close() //nolint:errcheck // read to its end
+	body, err := io.ReadAll(answer.Body)
+	require.NoError(t, err)
+	return answer, string(body)
+}
+
+func TestServer(t *testing.T) {
+	t.Parallel()
+	base, out := start(t)
+	t.Run("a panic is a 500, of which the client learns nothing and the log everything", func(t *testing.T) {
+		t.Parallel()
+		answer, body := get(t, base+"/panics")
+		require.Equal(t, http.StatusInternalServerError, answer.StatusCode)
+		require.NotContains(t, body, "secret")
+		require.Contains(t, out.text(), "secret detail")
+	})
+	t.Run("an error that nobody told is a problem document", func(t *testing.T) {
+		t.Parallel()
+		for path, status := range map[string]int{"/fails": 500, "/nothing": 404, "/examples/nothing": 404} {
+			answer, body := get(t, base+path)
+			require.Equal(t, status, answer.StatusCode, path)
+			require.Equal(t, "application/problem+json", answer.Header.Get("Content-Type"))
+			var p struct{ Status int }
+			require.NoError(t, json.Unmarshal([]byte(body), &p))
+			require.Equal(t, status, p.Status)
+		}
+	})
+	t.Run("every answer keeps browsers from guessing and framing", func(t *testing.T) {
+		t.Parallel()
+		for _, path := range []string{"/", "/examples/", "/nothing"} {
+			answer, _ := get(t, base+path)
+			require.Equal(t, "nosniff", answer.Header.Get("X-Content-Type-Options"))
+			require.Equal(t, "DENY", answer.Header.Get("X-Frame-Options"))
+		}
+	})
+	t.Run("the examples are served with a policy, and found without the slash", func(t *testing.T) {
+		t.Parallel()
+		answer, body := get(t, base+"/examples/")
+		require.Equal(t, "examples", body)
+		require.Contains(t, answer.Header.Get("Content-Security-Policy"), "default-src 'self'")
+		answer, _ = get(t, base+"/examples")
+		require.Equal(t, "/examples/", answer.Header.Get("Location"))
+	})
+	t.Run("a head that is too large is refused", func(t *testing.T) {
+		t.Parallel()
+		answer, _ := get(t, base+"/", "X-Large: "+strings.Repeat("x", 40<<10))
+		require.Equal(t, http.StatusRequestHeaderFieldsTooLarge, answer.StatusCode)
+	})
+}
+
+func TestRemote(t *testing.T) {
+	t.Parallel()
+	base, _ := start(t)
+	for forwarded, want := range map[string]string{
+		"":                                 "127.0.0.1",
+		"203.0.113.7":                      "203.0.113.7",
+		"6.6.6.6, 203.0.113.7":             "203.0.113.7", // what stands before, anybody may have written
+		"6.6.6.6, 203.0.113.7, 10.1.2.3":   "203.0.113.7",
+		"10.9.9.9, 10.1.2.3":               "10.9.9.9",
+		"not an address":                   "127.0.0.1",
+		"203.0.113.7, unknown, 10.1.2.3":   "10.1.2.3",
+		"::ffff:203.0.113.7":               "203.0.113.7",
+		"2001:db8::1, ::ffff:10.1.2.3":     "2001:db8::1",
+		strings.Repeat("6.6.6.6,", 1000):   "127.0.0.1",
+		"203.0.113.7:4711":                 "127.0.0.1",
+		"<script>alert(1)</script>, 1.2.3": "127.0.0.1",
+	} {
+		t.Run(forwarded, func(t *testing.T) {
+			t.Parallel()
+			_, body := get(t, base+"/remote", "X-Forwarded-For: "+forwarded)
+			require.Equal(t, want, body)
+		})
+	}
+}
