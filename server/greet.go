@@ -23,8 +23,8 @@ func greet(n *node.Node, cfg *node.Config, log *slog.Logger) error {
 			slog.String("url", base))
 		return nil
 	}
-	fmt.Fprint(os.Stdout, greeting(base, token, cfg))
-	return nil
+	_, err = fmt.Fprint(os.Stdout, greeting(base, token, cfg))
+	return err //nolint:wrapcheck // the terminal's own words
 }
 
 func greeting(base, token string, cfg *node.Config) string {

@@ -102,7 +102,7 @@ func (o *options) logFormat() string {
 	return "json"
 }
 
-func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) } //nolint:gosec // a descriptor
+func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
 
 // failure is an error as the operator reads it: one line a problem.
 func failure(err error) string {

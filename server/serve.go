@@ -62,8 +62,7 @@ func (o *options) logger(cfg *node.Config) (*slog.Logger, error) {
 		return log, nil
 	}
 	problems := node.Problems{err.Error()}
-	var more node.Problems
-	if errors.As(cfg.Validate(), &more) {
+	if more, ok := errors.AsType[node.Problems](cfg.Validate()); ok {
 		problems = append(problems, more...)
 	}
 	return nil, problems

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/embercast/embercast/realtime/message"
-	"golang.org/x/sync/errgroup"
 )
 
 // Config is what a Broker is made of. Store, Authenticator, Observer and Logger must be set.
@@ -56,15 +55,12 @@ func New(cfg Config) *Broker {
 }
 
 // Run commits, routes what was committed, and keeps house, until ctx ends and what was queued is settled.
-func (b *Broker) Run(ctx context.Context) error {
-	var g errgroup.Group
-	g.Go(func() error { b.committer.run(ctx); return nil })
-	g.Go(func() error { b.committer.apply(); return nil })
-	g.Go(func() error { b.keepHouse(ctx); return nil })
-	if err := g.Wait(); err != nil {
-		return fmt.Errorf("broker: %w", err)
-	}
-	return nil
+func (b *Broker) Run(ctx context.Context) {
+	var g sync.WaitGroup
+	g.Go(func() { b.committer.run(ctx) })
+	g.Go(b.committer.apply)
+	g.Go(func() { b.keepHouse(ctx) })
+	g.Wait()
 }
 
 // AppConfig is what the broker knows of an app beside what its grants say.

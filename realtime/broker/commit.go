@@ -156,7 +156,7 @@ func (c *committer) take() []*write {
 func (c *committer) commit(ctx context.Context, batch []*write) {
 	stored := make([]*write, 0, len(batch))
 	sb := Batch{}
-	rand.Read(sb.ID[:]) //nolint:errcheck,gosec // crypto/rand.Read never fails
+	rand.Read(sb.ID[:]) // it never fails
 	rows := 0
 	for _, w := range batch {
 		if w.stored {
@@ -326,7 +326,7 @@ func (w *write) apply(k *Marks) error {
 	for i := range w.parts {
 		m := w.parts[i].Message
 		if w.stored {
-			m.Position.Seq, m.Position.Part = w.seq, uint32(i) //nolint:gosec // parts are bounded
+			m.Position.Seq, m.Position.Part = w.seq, uint32(i)
 			if m.Retain {
 				a.setRetained(m)
 			}

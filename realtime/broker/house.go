@@ -14,7 +14,7 @@ const compactStep = 2_000
 
 // keepHouse ends expired retained messages each second, closes the minute of the statistics, and lets the compactor
 // walk behind.
-func (b *Broker) keepHouse(ctx context.Context) error {
+func (b *Broker) keepHouse(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	minute := b.now().Truncate(time.Minute)
@@ -22,7 +22,7 @@ func (b *Broker) keepHouse(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-tick.C:
 		}
 		now := b.now()

@@ -76,7 +76,8 @@ func (a *app) expired(now time.Time) []*message.Message {
 	defer a.retainedMu.Unlock()
 	var due []*message.Message
 	for len(a.expiring) > 0 && a.expiring[0].Expired(now) {
-		m, _ := heap.Pop(&a.expiring).(*message.Message)
+		m := a.expiring[0]
+		heap.Pop(&a.expiring)
 		if current, ok := a.retained.Get(m.Topic); ok && current == m {
 			due = append(due, m)
 		}

@@ -17,22 +17,29 @@ type shareGroup struct {
 	members []*subscriber // guarded by app.mu
 }
 
+// keyOf names the group of a Shared Subscription, whose filter was validated when it was subscribed.
+func keyOf(s *subscriber) groupKey {
+	name, inner, _, err := topic.ParseShared(s.sub.Filter)
+	if err != nil {
+		panic("broker: a Shared Subscription with the filter " + s.sub.Filter)
+	}
+	return groupKey{name, inner}
+}
+
 func (a *app) joinLocked(s *subscriber) {
-	name, inner, _, _ := topic.ParseShared(s.sub.Filter) // validated when it was subscribed
-	key := groupKey{name, inner}
+	key := keyOf(s)
 	g := a.groups[key]
 	if g == nil {
 		g = &shareGroup{key: key}
-		g.entry = &subscriber{inner: inner, group: g}
+		g.entry = &subscriber{inner: key.filter, group: g}
 		a.groups[key] = g
-		a.tree.Add(inner, g.entry)
+		a.tree.Add(key.filter, g.entry)
 	}
 	g.members = append(g.members, s)
 }
 
 func (a *app) leaveLocked(s *subscriber) {
-	name, inner, _, _ := topic.ParseShared(s.sub.Filter)
-	key := groupKey{name, inner}
+	key := keyOf(s)
 	g := a.groups[key]
 	if g == nil {
 		return
@@ -41,7 +48,7 @@ func (a *app) leaveLocked(s *subscriber) {
 		g.members = slices.Delete(g.members, i, i+1)
 	}
 	if len(g.members) == 0 {
-		a.tree.Remove(inner, g.entry)
+		a.tree.Remove(key.filter, g.entry)
 		delete(a.groups, key)
 	}
 }

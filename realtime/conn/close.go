@@ -12,8 +12,7 @@ import (
 // refuseBytes answers bytes that are no MQTT.
 func (c *Conn) refuseBytes(err error) {
 	reason := packet.MalformedPacket
-	var d *packet.DecodeError
-	if errors.As(err, &d) {
+	if d, ok := errors.AsType[*packet.DecodeError](err); ok {
 		reason = d.Reason
 	}
 	c.Refuse(reason, err.Error())

@@ -271,20 +271,24 @@ func TestTakeover(t *testing.T) {
 
 func TestDisconnect(t *testing.T) {
 	t.Parallel()
-	versions(t, func(t *testing.T, w *world, v packet.Version) {
-		watcher := w.client(v, "watcher")
-		watcher.Subscribe("wills/#", 0)
-		c := w.dial(v)
-		c.Connect("c", will("wills/c", "never sent [MQTT5-3.14.4-3]"))
-		c.Send(&packet.Disconnect{})
-		_, err := c.Next()
-		require.Error(t, err)
-		c = w.dial(v)
-		c.Connect("d", will("wills/d", "sent [MQTT5-3.1.2-8]"))
-		c.Close()
-		watcher.ExpectMessage("wills/d", "sent [MQTT5-3.1.2-8]")
-		watcher.ExpectNothing()
-	})
+	for name, v := range versions {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			watcher := w.client(v, "watcher")
+			watcher.Subscribe("wills/#", 0)
+			c := w.dial(v)
+			c.Connect("c", will("wills/c", "never sent [MQTT5-3.14.4-3]"))
+			c.Send(&packet.Disconnect{})
+			_, err := c.Next()
+			require.Error(t, err)
+			c = w.dial(v)
+			c.Connect("d", will("wills/d", "sent [MQTT5-3.1.2-8]"))
+			c.Close()
+			watcher.ExpectMessage("wills/d", "sent [MQTT5-3.1.2-8]")
+			watcher.ExpectNothing()
+		})
+	}
 	t.Run("DISCONNECT with 0x04 sends the will", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t)

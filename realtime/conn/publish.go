@@ -28,13 +28,13 @@ func (c *Conn) publish(p *packet.Publish, marks *broker.Marks) error {
 		return c.fail(packet.ReceiveMaximumExceeded, err.Error())
 	}
 	if dup {
-		return c.finish(token, p.QoS, nil, marks)
+		return c.finish(token, p.QoS, nil)
 	}
 	if err := c.hold(len(p.Payload), limits, marks); err != nil {
 		return err
 	}
 	if name == tokenTopic {
-		return c.renewBy(token, p, marks)
+		return c.renewBy(token, p)
 	}
 	pending, err := c.cfg.Broker.Accept(c.client, broker.Inbound{
 		Message: c.message(p, name), Limits: limits, Token: token, Behind: behind,
@@ -46,7 +46,7 @@ func (c *Conn) publish(p *packet.Publish, marks *broker.Marks) error {
 		}
 		return c.awaitRoom(limits, marks)
 	}
-	return c.finish(token, p.QoS, err, marks)
+	return c.finish(token, p.QoS, err)
 }
 
 // topicOf resolves a Topic Alias [MQTT5-3.3.2-7 … MQTT5-3.3.2-12].
@@ -116,7 +116,7 @@ func (c *Conn) beginLocked(p *packet.Publish, limits *broker.Limits) (token uint
 }
 
 // finish acknowledges a PUBLISH whose outcome is known.
-func (c *Conn) finish(token uint64, qos byte, err error, marks *broker.Marks) error {
+func (c *Conn) finish(token uint64, qos byte, err error) error {
 	c.mu.Lock()
 	disconnects := c.version != packet.V5 && errors.Is(err, broker.ErrNotAuthorized) && c.settings.DeniedPublishDisconnects
 	if !disconnects {
@@ -203,7 +203,7 @@ func (c *Conn) awaitRoom(limits *broker.Limits, marks *broker.Marks) error {
 
 // renewBy takes a new token from a PUBLISH, acknowledges that, and tells the outcome once more to those whose
 // acknowledgement cannot carry it. The token is never routed, stored or logged.
-func (c *Conn) renewBy(token uint64, p *packet.Publish, marks *broker.Marks) error {
+func (c *Conn) renewBy(token uint64, p *packet.Publish) error {
 	ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
 	defer cancel()
 	outcome := []byte(`{"event":"token_renewed"}`)
@@ -211,7 +211,7 @@ func (c *Conn) renewBy(token uint64, p *packet.Publish, marks *broker.Marks) err
 	if err != nil {
 		err, outcome = broker.ErrNotAuthorized, []byte(`{"event":"token_refused"}`)
 	}
-	err = c.finish(token, p.QoS, err, marks)
+	err = c.finish(token, p.QoS, err)
 	c.Notify(outcome)
 	return err
 }

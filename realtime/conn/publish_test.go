@@ -19,61 +19,73 @@ func TestPublish(t *testing.T) {
 	t.Parallel()
 	t.Run("QoS 0, 1 and 2 reach a subscriber of each QoS at the lower of both [MQTT5-3.8.4-8]", func(t *testing.T) {
 		t.Parallel()
-		versions(t, func(t *testing.T, w *world, v packet.Version) {
-			publisher := w.client(v, "publisher")
-			var subscribers []*brokertest.Client
-			for qos := range byte(3) {
-				c := w.client(v, fmt.Sprint("subscriber", qos))
-				require.Equal(t, packet.ReasonCode(qos), c.Subscribe("a/+", qos))
-				subscribers = append(subscribers, c)
-			}
-			publishEachQoS(publisher)
-			for max, c := range subscribers {
-				for qos := range 3 {
-					m := c.ExpectMessage(fmt.Sprint("a/", qos), "p")
-					require.EqualValues(t, min(qos, max), m.QoS)
-					acknowledge(c, m)
+		for name, v := range versions {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t)
+				publisher := w.client(v, "publisher")
+				var subscribers []*brokertest.Client
+				for qos := range byte(3) {
+					c := w.client(v, fmt.Sprint("subscriber", qos))
+					require.Equal(t, packet.ReasonCode(qos), c.Subscribe("a/+", qos))
+					subscribers = append(subscribers, c)
 				}
-				c.ExpectNothing()
-			}
-		})
+				publishEachQoS(publisher)
+				for max, c := range subscribers {
+					for qos := range 3 {
+						m := c.ExpectMessage(fmt.Sprint("a/", qos), "p")
+						require.EqualValues(t, min(qos, max), m.QoS)
+						acknowledge(c, m)
+					}
+					c.ExpectNothing()
+				}
+			})
+		}
 	})
 	t.Run("a QoS 2 message that comes twice is published once [MQTT5-4.3.3-10]", func(t *testing.T) {
 		t.Parallel()
-		versions(t, func(t *testing.T, w *world, v packet.Version) {
-			c := w.client(v, "c")
-			c.Subscribe("a", 0)
-			c.Publish("a", "first", brokertest.QoS(2, 7))
-			c.ExpectAck(packet.TypePubrec, 7, packet.Success)
-			c.ExpectMessage("a", "first")
-			c.Publish("a", "first", brokertest.QoS(2, 7), func(p *packet.Publish) { p.Dup = true })
-			c.ExpectAck(packet.TypePubrec, 7, packet.Success)
-			c.Send(&packet.Ack{Kind: packet.TypePubrel, PacketID: 7})
-			c.ExpectAck(packet.TypePubcomp, 7, packet.Success)
-			c.Publish("a", "second", brokertest.QoS(2, 7))
-			c.ExpectAck(packet.TypePubrec, 7, packet.Success)
-			c.ExpectMessage("a", "second")
-		})
+		for name, v := range versions {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t)
+				c := w.client(v, "c")
+				c.Subscribe("a", 0)
+				c.Publish("a", "first", brokertest.QoS(2, 7))
+				c.ExpectAck(packet.TypePubrec, 7, packet.Success)
+				c.ExpectMessage("a", "first")
+				c.Publish("a", "first", brokertest.QoS(2, 7), func(p *packet.Publish) { p.Dup = true })
+				c.ExpectAck(packet.TypePubrec, 7, packet.Success)
+				c.Send(&packet.Ack{Kind: packet.TypePubrel, PacketID: 7})
+				c.ExpectAck(packet.TypePubcomp, 7, packet.Success)
+				c.Publish("a", "second", brokertest.QoS(2, 7))
+				c.ExpectAck(packet.TypePubrec, 7, packet.Success)
+				c.ExpectMessage("a", "second")
+			})
+		}
 	})
 	t.Run("a denied publish is told to 5.0 and acknowledged to 3.1.1, and seen by nobody", func(t *testing.T) {
 		t.Parallel()
-		versions(t, func(t *testing.T, w *world, v packet.Version) {
-			w.SetRules(brokertest.Rules{Publish: func(_, topic string) bool { return topic != "secret" }})
-			want := packet.Success
-			if v == packet.V5 {
-				want = packet.NotAuthorized
-			}
-			c := w.client(v, "c")
-			c.Subscribe("#", 0)
-			c.Publish("secret", "x")
-			c.Publish("secret", "x", brokertest.QoS(1, 1), brokertest.Retained)
-			c.ExpectAck(packet.TypePuback, 1, want)
-			c.Publish("secret", "x", brokertest.QoS(2, 2))
-			c.ExpectAck(packet.TypePubrec, 2, want)
-			c.ExpectNothing()
-			require.Equal(t, 3, w.observer.Count("denied publish"))
-			require.Empty(t, w.store.Log(1))
-		})
+		for name, v := range versions {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t)
+				w.SetRules(brokertest.Rules{Publish: func(_, topic string) bool { return topic != "secret" }})
+				want := packet.Success
+				if v == packet.V5 {
+					want = packet.NotAuthorized
+				}
+				c := w.client(v, "c")
+				c.Subscribe("#", 0)
+				c.Publish("secret", "x")
+				c.Publish("secret", "x", brokertest.QoS(1, 1), brokertest.Retained)
+				c.ExpectAck(packet.TypePuback, 1, want)
+				c.Publish("secret", "x", brokertest.QoS(2, 2))
+				c.ExpectAck(packet.TypePubrec, 2, want)
+				c.ExpectNothing()
+				require.Equal(t, 3, w.observer.Count("denied publish"))
+				require.Empty(t, w.store.Log(1))
+			})
+		}
 	})
 	t.Run("the setting denied_publish disconnects 3.1.1", func(t *testing.T) {
 		t.Parallel()

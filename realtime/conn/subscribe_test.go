@@ -16,21 +16,25 @@ func TestSubscribe(t *testing.T) {
 	t.Parallel()
 	t.Run("each filter of a SUBSCRIBE is answered, in order [MQTT5-3.8.4-6]", func(t *testing.T) {
 		t.Parallel()
-		versions(t, func(t *testing.T, w *world, v packet.Version) {
-			w.SetRules(brokertest.Rules{Subscribe: func(_, filter string) bool { return filter != "secret" }})
-			denied, invalid := packet.NotAuthorized, packet.TopicFilterInvalid
-			if v != packet.V5 {
-				denied, invalid = packet.UnspecifiedError, packet.UnspecifiedError
-			}
-			c := w.client(v, "c")
-			c.Send(&packet.Subscribe{PacketID: 9, Subscriptions: []packet.Subscription{
-				{Filter: "a", QoS: 2}, {Filter: "secret", QoS: 1}, {Filter: "a/#/b"}, {Filter: "b", QoS: 1},
-			}})
-			ack := brokertest.Expect[*packet.Suback](c)
-			require.EqualValues(t, 9, ack.PacketID)
-			require.Equal(t, []packet.ReasonCode{2, denied, invalid, 1}, ack.Reasons)
-			require.Equal(t, 1, w.observer.Count("denied subscribe"))
-		})
+		for name, v := range versions {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t)
+				w.SetRules(brokertest.Rules{Subscribe: func(_, filter string) bool { return filter != "secret" }})
+				denied, invalid := packet.NotAuthorized, packet.TopicFilterInvalid
+				if v != packet.V5 {
+					denied, invalid = packet.UnspecifiedError, packet.UnspecifiedError
+				}
+				c := w.client(v, "c")
+				c.Send(&packet.Subscribe{PacketID: 9, Subscriptions: []packet.Subscription{
+					{Filter: "a", QoS: 2}, {Filter: "secret", QoS: 1}, {Filter: "a/#/b"}, {Filter: "b", QoS: 1},
+				}})
+				ack := brokertest.Expect[*packet.Suback](c)
+				require.EqualValues(t, 9, ack.PacketID)
+				require.Equal(t, []packet.ReasonCode{2, denied, invalid, 1}, ack.Reasons)
+				require.Equal(t, 1, w.observer.Count("denied subscribe"))
+			})
+		}
 	})
 	t.Run("overlapping subscriptions give one copy, at the highest QoS, with all identifiers [MQTT5-3.3.4-2] [MQTT5-3.3.4-4]", func(t *testing.T) {
 		t.Parallel()
@@ -205,26 +209,30 @@ func TestRetained(t *testing.T) {
 	t.Parallel()
 	t.Run("a new subscription gets the retained messages with the retain flag, live ones come without [MQTT5-3.3.1-6]", func(t *testing.T) {
 		t.Parallel()
-		versions(t, func(t *testing.T, w *world, v packet.Version) {
-			c := w.client(v, "c")
-			c.Publish("a/1", "old", brokertest.Retained, brokertest.QoS(1, 1))
-			c.Publish("a/1", "new", brokertest.Retained, brokertest.QoS(1, 2))
-			c.Publish("a/2", "gone", brokertest.Retained, brokertest.QoS(1, 3))
-			c.Publish("a/2", "", brokertest.Retained, brokertest.QoS(1, 4))
-			for id := range uint16(4) {
-				c.ExpectAck(packet.TypePuback, id+1, packet.Success)
-			}
-			require.Equal(t, packet.ReasonCode(1), c.Subscribe("a/#", 1))
-			m := c.ExpectMessage("a/1", "new")
-			require.True(t, m.Retain)
-			require.EqualValues(t, 1, m.QoS)
-			acknowledge(c, m)
-			c.ExpectNothing()
-			c.Publish("a/1", "live", brokertest.Retained)
-			require.False(t, c.ExpectMessage("a/1", "live").Retain, "[MQTT5-3.3.1-12]")
-			c.Publish("a/1", "", brokertest.Retained)
-			require.False(t, c.ExpectMessage("a/1", "").Retain)
-		})
+		for name, v := range versions {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t)
+				c := w.client(v, "c")
+				c.Publish("a/1", "old", brokertest.Retained, brokertest.QoS(1, 1))
+				c.Publish("a/1", "new", brokertest.Retained, brokertest.QoS(1, 2))
+				c.Publish("a/2", "gone", brokertest.Retained, brokertest.QoS(1, 3))
+				c.Publish("a/2", "", brokertest.Retained, brokertest.QoS(1, 4))
+				for id := range uint16(4) {
+					c.ExpectAck(packet.TypePuback, id+1, packet.Success)
+				}
+				require.Equal(t, packet.ReasonCode(1), c.Subscribe("a/#", 1))
+				m := c.ExpectMessage("a/1", "new")
+				require.True(t, m.Retain)
+				require.EqualValues(t, 1, m.QoS)
+				acknowledge(c, m)
+				c.ExpectNothing()
+				c.Publish("a/1", "live", brokertest.Retained)
+				require.False(t, c.ExpectMessage("a/1", "live").Retain, "[MQTT5-3.3.1-12]")
+				c.Publish("a/1", "", brokertest.Retained)
+				require.False(t, c.ExpectMessage("a/1", "").Retain)
+			})
+		}
 	})
 	t.Run("Retain As Published keeps the flag [MQTT5-3.3.1-13]", func(t *testing.T) {
 		t.Parallel()
@@ -279,11 +287,16 @@ func TestRetained(t *testing.T) {
 			topic, payload string
 			want           packet.ReasonCode
 		}{
-			{"a", "123456789", 0}, {"b", "12345678", 0}, {"c", "1", packet.QuotaExceeded}, {"a", "12345678901", packet.QuotaExceeded},
-			{"a", "123", 0}, {"b", "", 0}, {"c", "1", 0},
+			{"a", "123456789", 0},
+			{"b", "12345678", 0},
+			{"c", "1", packet.QuotaExceeded},
+			{"a", "12345678901", packet.QuotaExceeded},
+			{"a", "123", 0},
+			{"b", "", 0},
+			{"c", "1", 0},
 		} {
-			c.Publish(step.topic, step.payload, brokertest.Retained, brokertest.QoS(1, uint16(i+1))) //nolint:gosec // a few
-			c.ExpectAck(packet.TypePuback, uint16(i+1), step.want)                                   //nolint:gosec // a few
+			c.Publish(step.topic, step.payload, brokertest.Retained, brokertest.QoS(1, uint16(i+1)))
+			c.ExpectAck(packet.TypePuback, uint16(i+1), step.want)
 		}
 	})
 	t.Run("a subscriber gets each value live or from the snapshot, never an older one last", func(t *testing.T) {
@@ -294,7 +307,7 @@ func TestRetained(t *testing.T) {
 		go func() {
 			defer close(done)
 			for i := range 500 {
-				publisher.Publish(fmt.Sprintf("a/%d", rand.IntN(5)), fmt.Sprintf("%04d", i), brokertest.Retained) //nolint:gosec // a test
+				publisher.Publish(fmt.Sprintf("a/%d", rand.IntN(5)), fmt.Sprintf("%04d", i), brokertest.Retained)
 			}
 		}()
 		for i := range 20 {

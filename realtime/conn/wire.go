@@ -98,7 +98,7 @@ func (w *NetWire) TryWrite(b []byte) (int, error) {
 
 func tryWrite(fd uintptr, b []byte) (int, error) {
 	for {
-		n, err := syscall.Write(int(fd), b) //nolint:gosec // a descriptor
+		n, err := syscall.Write(int(fd), b)
 		switch {
 		case err == nil:
 			return n, nil

@@ -42,15 +42,18 @@ func (w *world) start() {
 		Store: w.store, Authenticator: w.World, Observer: w.observer, Logger: slog.New(slog.DiscardHandler),
 	})
 	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- w.broker.Run(ctx) }()
+	ended := make(chan struct{})
+	go func() {
+		w.broker.Run(ctx)
+		close(ended)
+	}()
 	w.tb.Cleanup(func() {
 		w.broker.Drain()
 		closing, done := context.WithTimeout(context.Background(), 5*time.Second)
 		defer done()
 		w.live.Close(closing)
 		cancel()
-		require.NoError(w.tb, <-ended)
+		<-ended
 	})
 	for uid := range broker.AppUID(2) {
 		require.NoError(w.tb, w.broker.OpenApp(context.Background(), broker.AppConfig{UID: uid + 1, ID: "app"}))
@@ -85,16 +88,8 @@ func (w *world) client(v packet.Version, id string) *brokertest.Client {
 	return c
 }
 
-// versions runs a test for 3.1.1 and 5.0.
-func versions(t *testing.T, test func(t *testing.T, w *world, v packet.Version)) {
-	t.Helper()
-	for name, v := range map[string]packet.Version{"3.1.1": packet.V311, "5.0": packet.V5} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			test(t, newWorld(t), v)
-		})
-	}
-}
+// versions are those for which what both have is tested.
+var versions = map[string]packet.Version{"3.1.1": packet.V311, "5.0": packet.V5} //nolint:gochecknoglobals // a table
 
 func user(name string) func(*packet.Connect) {
 	return func(p *packet.Connect) { p.HasUsername, p.Username = true, name }

@@ -100,8 +100,9 @@ func (s *Server) refuseHTTP(c net.Conn, first []byte) bool {
 		if bytes.HasPrefix(first, []byte(method)) {
 			const text = "This is the MQTT port. HTTP and MQTT over WebSocket are served on the HTTP port.\n"
 			_ = c.SetWriteDeadline(time.Now().Add(time.Second)) //nolint:errcheck // Write tells
-			_, _ = fmt.Fprintf(c, "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n"+
-				"Content-Length: %d\r\n\r\n%s", len(text), text) //nolint:errcheck // best effort
+			answer := fmt.Appendf(nil, "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n"+
+				"Content-Length: %d\r\n\r\n%s", len(text), text)
+			_, _ = c.Write(answer) //nolint:errcheck // best effort
 			s.cfg.Observer.Refused("http_on_mqtt_port")
 			return true
 		}

@@ -45,7 +45,10 @@ func start(t *testing.T, tlsConfig *tls.Config) *server {
 	s.broker = broker.New(broker.Config{Store: brokertest.NewStore(1, 2), Authenticator: brokertest.NewWorld(), Observer: s.observer, Logger: log})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 2)
-	go func() { ended <- s.broker.Run(ctx) }()
+	go func() {
+		s.broker.Run(ctx)
+		ended <- nil
+	}()
 	require.NoError(t, s.broker.OpenApp(ctx, broker.AppConfig{UID: 1, ID: "app"}))
 	listener := tcp.New(conn.Config{Broker: s.broker, Observer: s.observer, Logger: log})
 	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"time"
 )
@@ -54,21 +55,21 @@ func (c *Certificate) load() error {
 
 func (c *Certificate) loadLocked() error {
 	c.checked = time.Now()
-	stamp := ""
+	var stamp strings.Builder
 	for _, f := range []string{c.certFile, c.keyFile} {
 		info, err := os.Stat(f)
 		if err != nil {
 			return fmt.Errorf("TLS certificate: %w", err)
 		}
-		stamp += info.ModTime().String()
+		stamp.WriteString(info.ModTime().String())
 	}
-	if stamp == c.stamp {
+	if stamp.String() == c.stamp {
 		return nil
 	}
 	pair, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
 	if err != nil {
 		return fmt.Errorf("TLS certificate %s with key %s: %w", c.certFile, c.keyFile, err)
 	}
-	c.pair, c.stamp = &pair, stamp
+	c.pair, c.stamp = &pair, stamp.String()
 	return nil
 }

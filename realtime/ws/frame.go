@@ -83,7 +83,7 @@ func (r *reader) feed(b []byte) error {
 		piece := b[:n]
 		b = b[n:]
 		r.unmask(piece)
-		r.remaining -= uint64(n) //nolint:gosec // at most remaining
+		r.remaining -= uint64(n)
 		if err := r.payload(piece); err != nil {
 			return err
 		}
@@ -246,11 +246,11 @@ func appendHeader(dst []byte, opcode byte, length int) []byte {
 	dst = append(dst, 0x80|opcode)
 	switch {
 	case length < 126:
-		return append(dst, byte(length))
+		return append(dst, byte(length)) //nolint:gosec // bounded above
 	case length < 1<<16:
-		return binary.BigEndian.AppendUint16(append(dst, 126), uint16(length)) //nolint:gosec // bounded above
+		return binary.BigEndian.AppendUint16(append(dst, 126), uint16(length))
 	default:
-		return binary.BigEndian.AppendUint64(append(dst, 127), uint64(length)) //nolint:gosec // a length
+		return binary.BigEndian.AppendUint64(append(dst, 127), uint64(length))
 	}
 }
 

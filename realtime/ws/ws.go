@@ -117,8 +117,7 @@ type endpoint struct {
 // feed takes bytes of the network.
 func (e *endpoint) feed(b []byte) error {
 	err := e.frames.feed(b)
-	var breach *frameError
-	if errors.As(err, &breach) {
+	if breach, ok := errors.AsType[*frameError](err); ok {
 		e.wire.code.Store(int32(breach.code)) //nolint:gosec // a close code
 		e.mqtt.Refuse(packet.ProtocolError, breach.text)
 	}

@@ -39,8 +39,11 @@ func start(tb testing.TB) *server {
 	log := slog.New(slog.DiscardHandler)
 	s.broker = broker.New(broker.Config{Store: brokertest.NewStore(1, 2), Authenticator: brokertest.NewWorld(), Observer: s.observer, Logger: log})
 	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- s.broker.Run(ctx) }()
+	ended := make(chan struct{})
+	go func() {
+		s.broker.Run(ctx)
+		close(ended)
+	}()
 	for uid := range broker.AppUID(2) {
 		require.NoError(tb, s.broker.OpenApp(ctx, broker.AppConfig{UID: uid + 1, ID: "app"}))
 	}
@@ -59,7 +62,7 @@ func start(tb testing.TB) *server {
 		require.NoError(tb, app.ShutdownWithContext(closing))
 		endpoint.Close(closing)
 		cancel()
-		require.NoError(tb, <-ended)
+		<-ended
 	})
 	return s
 }
@@ -73,12 +76,12 @@ type socket struct {
 }
 
 // open does the handshake; header lines may be added or, as "Name:" alone, left out. ahead is sent with the handshake.
-func (s *server) handshake(path string, ahead []byte, header ...string) (*socket, *http.Response) {
+func (s *server) handshake(path string, ahead []byte, header ...string) (c *socket, status int, protocol string) {
 	s.tb.Helper()
-	c, err := (&net.Dialer{}).DialContext(s.tb.Context(), "tcp", s.addr)
+	raw, err := (&net.Dialer{}).DialContext(s.tb.Context(), "tcp", s.addr)
 	require.NoError(s.tb, err)
-	s.tb.Cleanup(func() { _ = c.Close() }) //nolint:errcheck // it may be closed already
-	require.NoError(s.tb, c.SetDeadline(time.Now().Add(brokertest.Patience)))
+	s.tb.Cleanup(func() { _ = raw.Close() }) //nolint:errcheck // it may be closed already
+	require.NoError(s.tb, raw.SetDeadline(time.Now().Add(brokertest.Patience)))
 	lines := map[string]string{
 		"Host": s.addr, "Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
 		"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Protocol": "mqtt",
@@ -94,18 +97,19 @@ func (s *server) handshake(path string, ahead []byte, header ...string) (*socket
 			fmt.Fprintf(&b, "%s: %s\r\n", name, value)
 		}
 	}
-	_, err = c.Write(append([]byte(b.String()+"\r\n"), ahead...))
+	_, err = raw.Write(append([]byte(b.String()+"\r\n"), ahead...))
 	require.NoError(s.tb, err)
-	r := bufio.NewReader(c)
+	r := bufio.NewReader(raw)
 	answer, err := http.ReadResponse(r, nil)
 	require.NoError(s.tb, err)
-	return &socket{tb: s.tb, conn: c, r: r}, answer
+	require.NoError(s.tb, answer.Body.Close())
+	return &socket{tb: s.tb, conn: raw, r: r}, answer.StatusCode, answer.Header.Get("Sec-WebSocket-Protocol")
 }
 
 func (s *server) open(path string) *socket {
 	s.tb.Helper()
-	c, answer := s.handshake(path, nil)
-	require.Equal(s.tb, http.StatusSwitchingProtocols, answer.StatusCode)
+	c, status, _ := s.handshake(path, nil)
+	require.Equal(s.tb, http.StatusSwitchingProtocols, status)
 	return c
 }
 
@@ -207,7 +211,7 @@ func (c mqttSocket) Write(p []byte) (int, error) {
 	for len(p) > 0 {
 		k := len(p)
 		if c.cut > 0 {
-			k = min(k, 1+rand.IntN(c.cut)) //nolint:gosec // a test
+			k = min(k, 1+rand.IntN(c.cut))
 		}
 		b = append(b, frame(final|binaryFrame, p[:k])...)
 		p = p[k:]
@@ -243,9 +247,9 @@ func TestHandshake(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			_, answer := s.handshake(test.path, nil, test.header...)
-			require.Equal(t, test.status, answer.StatusCode)
-			require.Equal(t, test.want, answer.Header.Get("Sec-WebSocket-Protocol"))
+			_, status, protocol := s.handshake(test.path, nil, test.header...)
+			require.Equal(t, test.status, status)
+			require.Equal(t, test.want, protocol)
 		})
 	}
 }
@@ -276,8 +280,8 @@ func TestConversation(t *testing.T) {
 	t.Run("what was sent with the handshake is not lost", func(t *testing.T) {
 		t.Parallel()
 		connect := (&packet.Connect{Version: packet.V311, CleanStart: true, ClientID: "eager"}).Append(nil, packet.V311)
-		c, answer := s.handshake("/mqtt", frame(final|binaryFrame, connect))
-		require.Equal(t, http.StatusSwitchingProtocols, answer.StatusCode)
+		c, status, _ := s.handshake("/mqtt", frame(final|binaryFrame, connect))
+		require.Equal(t, http.StatusSwitchingProtocols, status)
 		opcode, payload := c.next()
 		require.EqualValues(t, binaryFrame, opcode)
 		require.Equal(t, []byte{0x20, 2, 0, 0}, payload)

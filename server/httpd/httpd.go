@@ -103,8 +103,7 @@ type problem struct {
 // tell answers errors of routing and of Fiber itself.
 func (s *Server) tell(c *fiber.Ctx, err error) error {
 	status, detail := fiber.StatusInternalServerError, ""
-	var fe *fiber.Error
-	if errors.As(err, &fe) {
+	if fe, ok := errors.AsType[*fiber.Error](err); ok {
 		status, detail = fe.Code, fe.Message
 	} else {
 		s.cfg.Logger.LogAttrs(c.Context(), slog.LevelError, "request failed", slog.String("method", c.Method()), slog.String("error", err.Error()))

@@ -63,7 +63,14 @@ func start(t *testing.T) (base string, out *log) {
 	return "http://" + ln.Addr().String(), out
 }
 
-func get(t *testing.T, url string, header ...string) (*http.Response, string) {
+// answer is what a request got.
+type answer struct {
+	status int
+	header http.Header
+	body   string
+}
+
+func get(t *testing.T, url string, header ...string) answer {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
 	require.NoError(t, err)
@@ -75,12 +82,12 @@ func get(t *testing.T, url string, header ...string) (*http.Response, string) {
 		Transport:     &http.Transport{DisableKeepAlives: true},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	answer, err := client.Do(req)
+	r, err := client.Do(req)
 	require.NoError(t, err)
-	defer answer.Body.Close() //nolint:errcheck // read to its end
-	body, err := io.ReadAll(answer.Body)
+	defer r.Body.Close() //nolint:errcheck // read to its end
+	body, err := io.ReadAll(r.Body)
 	require.NoError(t, err)
-	return answer, string(body)
+	return answer{r.StatusCode, r.Header, string(body)}
 }
 
 func TestServer(t *testing.T) {
@@ -88,42 +95,42 @@ func TestServer(t *testing.T) {
 	base, out := start(t)
 	t.Run("a panic is a 500, of which the client learns nothing and the log everything", func(t *testing.T) {
 		t.Parallel()
-		answer, body := get(t, base+"/panics")
-		require.Equal(t, http.StatusInternalServerError, answer.StatusCode)
-		require.NotContains(t, body, "secret")
+		a := get(t, base+"/panics")
+		require.Equal(t, http.StatusInternalServerError, a.status)
+		require.NotContains(t, a.body, "secret")
 		require.Contains(t, out.text(), "secret detail")
 	})
 	t.Run("an error that nobody told is a problem document", func(t *testing.T) {
 		t.Parallel()
 		for path, status := range map[string]int{"/fails": 500, "/nothing": 404, "/examples/nothing": 404} {
-			answer, body := get(t, base+path)
-			require.Equal(t, status, answer.StatusCode, path)
-			require.Equal(t, "application/problem+json", answer.Header.Get("Content-Type"))
+			a := get(t, base+path)
+			require.Equal(t, status, a.status, path)
+			require.Equal(t, "application/problem+json", a.header.Get("Content-Type"))
 			var p struct{ Status int }
-			require.NoError(t, json.Unmarshal([]byte(body), &p))
+			require.NoError(t, json.Unmarshal([]byte(a.body), &p))
 			require.Equal(t, status, p.Status)
 		}
 	})
 	t.Run("every answer keeps browsers from guessing and framing", func(t *testing.T) {
 		t.Parallel()
 		for _, path := range []string{"/", "/examples/", "/nothing"} {
-			answer, _ := get(t, base+path)
-			require.Equal(t, "nosniff", answer.Header.Get("X-Content-Type-Options"))
-			require.Equal(t, "DENY", answer.Header.Get("X-Frame-Options"))
+			a := get(t, base+path)
+			require.Equal(t, "nosniff", a.header.Get("X-Content-Type-Options"))
+			require.Equal(t, "DENY", a.header.Get("X-Frame-Options"))
 		}
 	})
 	t.Run("the examples are served with a policy, and found without the slash", func(t *testing.T) {
 		t.Parallel()
-		answer, body := get(t, base+"/examples/")
-		require.Equal(t, "examples", body)
-		require.Contains(t, answer.Header.Get("Content-Security-Policy"), "default-src 'self'")
-		answer, _ = get(t, base+"/examples")
-		require.Equal(t, "/examples/", answer.Header.Get("Location"))
+		a := get(t, base+"/examples/")
+		require.Equal(t, "examples", a.body)
+		require.Contains(t, a.header.Get("Content-Security-Policy"), "default-src 'self'")
+		a = get(t, base+"/examples")
+		require.Equal(t, "/examples/", a.header.Get("Location"))
 	})
 	t.Run("a head that is too large is refused", func(t *testing.T) {
 		t.Parallel()
-		answer, _ := get(t, base+"/", "X-Large: "+strings.Repeat("x", 40<<10))
-		require.Equal(t, http.StatusRequestHeaderFieldsTooLarge, answer.StatusCode)
+		a := get(t, base+"/", "X-Large: "+strings.Repeat("x", 40<<10))
+		require.Equal(t, http.StatusRequestHeaderFieldsTooLarge, a.status)
 	})
 }
 
@@ -146,8 +153,8 @@ func TestRemote(t *testing.T) {
 	} {
 		t.Run(forwarded, func(t *testing.T) {
 			t.Parallel()
-			_, body := get(t, base+"/remote", "X-Forwarded-For: "+forwarded)
-			require.Equal(t, want, body)
+			a := get(t, base+"/remote", "X-Forwarded-For: "+forwarded)
+			require.Equal(t, want, a.body)
 		})
 	}
 }

@@ -29,8 +29,11 @@ func (n *Node) listen(ctx context.Context) error {
 	n.listeners = map[string]net.Listener{}
 	var p Problems
 	for _, l := range []struct{ name, addr string }{
-		{listenerHTTP, n.cfg.HTTPAddr}, {listenerHTTPS, n.cfg.HTTPSAddr}, {listenerMQTT, n.cfg.MQTTAddr},
-		{listenerMQTTS, n.cfg.MQTTSAddr}, {listenerMetrics, n.cfg.MetricsAddr},
+		{listenerHTTP, n.cfg.HTTPAddr},
+		{listenerHTTPS, n.cfg.HTTPSAddr},
+		{listenerMQTT, n.cfg.MQTTAddr},
+		{listenerMQTTS, n.cfg.MQTTSAddr},
+		{listenerMetrics, n.cfg.MetricsAddr},
 	} {
 		if l.addr == "" {
 			continue

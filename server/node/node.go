@@ -181,11 +181,7 @@ func (n *Node) allowsOrigin(app, origin string) bool {
 func (n *Node) run(serve func(name string, ln net.Listener) error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	n.stop = cancel
-	n.engine.Go(func() {
-		if err := n.broker.Run(ctx); err != nil {
-			n.failed <- err
-		}
-	})
+	n.engine.Go(func() { n.broker.Run(ctx) })
 	n.engine.Go(func() {
 		if err := n.directory.Run(ctx); err != nil {
 			n.failed <- err

@@ -63,11 +63,11 @@ const lockFile = "server.lock"
 
 // lockDataDir keeps a second server off the data directory, whatever its database. The lock goes with the process.
 func (c *Config) lockDataDir() (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(c.DataDir, lockFile), os.O_CREATE|os.O_RDWR, 0o600) //nolint:gosec // the operator's own path
+	f, err := os.OpenFile(filepath.Join(c.DataDir, lockFile), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil { //nolint:gosec // a descriptor
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		_ = f.Close() //nolint:errcheck // nothing was written
 		return nil, explainLocked(fmt.Errorf("%w: data directory %s", store.ErrLocked, c.DataDir))
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -32,7 +33,7 @@ func TestMetrics(t *testing.T) {
 	m.Committed(7, time.Millisecond, broker.ErrStoreUnavailable)
 	m.Committed(7, time.Millisecond, errors.New("x"))
 	w := httptest.NewRecorder()
-	m.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	m.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", http.NoBody))
 	text := w.Body.String()
 	for _, line := range []string{
 		`embercast_build_info{version="1.2.3"} 1`, `embercast_connections 1`,

@@ -83,7 +83,7 @@ func (s *Store) commit(b broker.Batch) []uint64 {
 		s.heads[w.App]++
 		seqs[i] = s.heads[w.App]
 		for part, p := range w.Parts {
-			s.log[w.App] = append(s.log[w.App], row(p.Message, message.Position{Seq: seqs[i], Part: uint32(part)})) //nolint:gosec // a part
+			s.log[w.App] = append(s.log[w.App], row(p.Message, message.Position{Seq: seqs[i], Part: uint32(part)}))
 		}
 	}
 	s.last = b.ID

@@ -102,7 +102,7 @@ func (c *Cluster) owner() error {
 		return fmt.Errorf("user postgres: %w", err)
 	}
 	c.cred.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
-	if err := os.Chown(c.dir, int(uid), int(gid)); err != nil { //nolint:gosec // ids
+	if err := os.Chown(c.dir, int(uid), int(gid)); err != nil {
 		return fmt.Errorf("directory: %w", err)
 	}
 	return nil

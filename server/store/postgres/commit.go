@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -69,42 +68,16 @@ func (s *Store) commit(ctx context.Context, batch broker.Batch) (seqs []uint64, 
 	return seqs, false, nil
 }
 
-// numbers takes the seqs of the batch from the apps' heads: first, because the rows need them, and apps in ascending
-// order; the row locks keep seq dense and in the order of commits. An app that is gone gets 0: its writes are not
-// stored.
+// numbers takes the seqs of the batch from the apps' heads: first, because the rows need them; the row locks keep seq
+// dense and in the order of commits.
 func numbers(ctx context.Context, tx pgx.Tx, writes []broker.Write) ([]uint64, error) {
-	count := map[broker.AppUID]uint64{}
-	for i := range writes {
-		if len(writes[i].Parts) > 0 {
-			count[writes[i].App]++
-		}
-	}
-	apps := make([]broker.AppUID, 0, len(count))
-	for app := range count {
-		apps = append(apps, app)
-	}
-	slices.Sort(apps)
-	next := map[broker.AppUID]uint64{}
-	for _, app := range apps {
-		var last uint64
-		err := tx.QueryRow(ctx, `UPDATE app_head SET seq = seq + $1 WHERE app_uid = $2 RETURNING seq`, int64(count[app]), int64(app)).Scan(&last) //nolint:gosec // a count fits
+	return sqlstore.Number(writes, func(app broker.AppUID, n uint64) (last uint64, err error) {
+		err = tx.QueryRow(ctx, `UPDATE app_head SET seq = seq + $1 WHERE app_uid = $2 RETURNING seq`, int64(n), int64(app)).Scan(&last) //nolint:gosec // a count fits
 		if errors.Is(err, pgx.ErrNoRows) {
-			continue
+			return 0, sqlstore.ErrAppGone
 		}
-		if err != nil {
-			return nil, err //nolint:wrapcheck // wrapped by Commit
-		}
-		next[app] = last - count[app] + 1
-	}
-	seqs := make([]uint64, len(writes))
-	for i := range writes {
-		app := writes[i].App
-		if first, there := next[app]; there && len(writes[i].Parts) > 0 {
-			seqs[i] = first
-			next[app]++
-		}
-	}
-	return seqs, nil
+		return last, err //nolint:wrapcheck // wrapped by Commit
+	})
 }
 
 // queueMessages appends the rows with one statement over arrays: 76,000 rows a second and more on a local server.

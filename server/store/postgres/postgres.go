@@ -75,7 +75,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, errors.Join(err, s.Close())
 	}
 	s.ended.Add(1)
-	go s.watch()
+	go s.watch() //nolint:gosec // it lives as long as the store, not as the call
 	return s, nil
 }
 
@@ -233,20 +233,17 @@ func (s *Store) Info(ctx context.Context) (kind, version string) {
 
 // redact keeps connection strings, which hold passwords, out of errors.
 func redact(err error) error {
-	var c *pgconn.ConnectError
-	if errors.As(err, &c) {
+	if c, ok := errors.AsType[*pgconn.ConnectError](err); ok {
 		return fmt.Errorf("%s:%d does not take the connection (%s)", c.Config.Host, c.Config.Port, reason(c.Unwrap()))
 	}
 	return err
 }
 
 func reason(err error) string {
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return pg.Message
 	}
-	var op *net.OpError
-	if errors.As(err, &op) {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
 		return op.Err.Error()
 	}
 	text, _, _ := strings.Cut(err.Error(), "\n")
@@ -255,8 +252,7 @@ func reason(err error) string {
 
 // classify makes of Postgres' errors those of broker and auth.
 func classify(err error) error {
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		switch {
 		case pg.Code == "23505":
 			return errors.Join(auth.ErrTaken, err)

@@ -21,6 +21,7 @@ func config(url string) postgres.Config {
 func TestContract(t *testing.T) {
 	t.Parallel()
 	storetest.Run(t, func(t *testing.T) storetest.Store {
+		t.Helper()
 		s, err := postgres.Open(t.Context(), config(pgtest.URL(t)))
 		require.NoError(t, err)
 		return s

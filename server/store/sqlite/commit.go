@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"modernc.org/sqlite"
@@ -113,7 +112,8 @@ func (w *writer) commit(ctx context.Context, s *sqlstore.Store, batch broker.Bat
 			}
 		}
 	}
-	if _, err = tx.StmtContext(ctx, w.batchID).ExecContext(ctx, sqlstore.Node, batch.ID[:]); err != nil {
+	batchID := tx.StmtContext(ctx, w.batchID) //nolint:sqlclosecheck // closed with the transaction
+	if _, err = batchID.ExecContext(ctx, sqlstore.Node, batch.ID[:]); err != nil {
 		return nil, false, err //nolint:wrapcheck // wrapped by Commit
 	}
 	if err = tx.Commit(); err != nil {
@@ -122,42 +122,16 @@ func (w *writer) commit(ctx context.Context, s *sqlstore.Store, batch broker.Bat
 	return seqs, false, nil
 }
 
-// numbers takes the seqs of the batch from the apps' heads, apps in ascending order. An app that is gone gets 0: its
-// writes are not stored.
+// numbers takes the seqs of the batch from the apps' heads.
 func (w *writer) numbers(ctx context.Context, tx *sql.Tx, writes []broker.Write) ([]uint64, error) {
-	count := map[broker.AppUID]uint64{}
-	for i := range writes {
-		if len(writes[i].Parts) > 0 {
-			count[writes[i].App]++
-		}
-	}
-	apps := make([]broker.AppUID, 0, len(count))
-	for app := range count {
-		apps = append(apps, app)
-	}
-	slices.Sort(apps)
-	next := map[broker.AppUID]uint64{}
 	head := tx.StmtContext(ctx, w.head)
-	for _, app := range apps {
-		var last uint64
-		err := head.QueryRowContext(ctx, count[app], app).Scan(&last)
+	return sqlstore.Number(writes, func(app broker.AppUID, n uint64) (last uint64, err error) {
+		err = head.QueryRowContext(ctx, n, app).Scan(&last)
 		if errors.Is(err, sql.ErrNoRows) {
-			continue
+			return 0, sqlstore.ErrAppGone
 		}
-		if err != nil {
-			return nil, err //nolint:wrapcheck // wrapped by Commit
-		}
-		next[app] = last - count[app] + 1
-	}
-	seqs := make([]uint64, len(writes))
-	for i := range writes {
-		app := writes[i].App
-		if first, there := next[app]; there && len(writes[i].Parts) > 0 {
-			seqs[i] = first
-			next[app]++
-		}
-	}
-	return seqs, nil
+		return last, err //nolint:wrapcheck // wrapped by Commit
+	})
 }
 
 func (w *writer) insert(ctx context.Context, tx *sql.Tx, writes []broker.Write, seqs []uint64) error {
@@ -188,7 +162,7 @@ func (w *writer) insert(ctx context.Context, tx *sql.Tx, writes []broker.Write, 
 
 func execRows(ctx context.Context, tx *sql.Tx, by map[int]*sql.Stmt, columns int, args []any) error {
 	for _, n := range rowSteps {
-		stmt := tx.StmtContext(ctx, by[n])
+		stmt := tx.StmtContext(ctx, by[n]) //nolint:sqlclosecheck // closed with the transaction
 		for len(args) >= n*columns {
 			if _, err := stmt.ExecContext(ctx, args[:n*columns]...); err != nil {
 				return err //nolint:wrapcheck // wrapped by Commit

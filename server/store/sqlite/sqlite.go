@@ -62,7 +62,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, errors.Join(err, s.Close())
 	}
 	s.stopped.Add(1)
-	go s.checkpoints()
+	go s.checkpoints() //nolint:gosec // it lives as long as the store, not as the call
 	return s, nil
 }
 
@@ -103,7 +103,7 @@ func lockFile(path string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil { //nolint:gosec // a descriptor
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		_ = f.Close() //nolint:errcheck // nothing was written
 		return nil, fmt.Errorf("%w: %s", store.ErrLocked, filepath.Dir(path))
 	}

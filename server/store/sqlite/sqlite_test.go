@@ -20,6 +20,7 @@ func config(path string) sqlite.Config {
 func TestContract(t *testing.T) {
 	t.Parallel()
 	storetest.Run(t, func(t *testing.T) storetest.Store {
+		t.Helper()
 		s, err := sqlite.Open(t.Context(), config(filepath.Join(t.TempDir(), "embercast.db")))
 		require.NoError(t, err)
 		return s

@@ -99,8 +99,10 @@ func retained(t *testing.T, s Store, app broker.AppUID) (all []string) {
 func loadsApps(t *testing.T, s Store) {
 	uid := newApp(t, s, "b")
 	newApp(t, s, "a")
-	require.NoError(t, s.CreateKey(t.Context(), auth.KeyRow{AppUID: int64(uid), ID: "k2", Kind: auth.KindSecret, Name: "two", Secret: []byte{0, 1, 255},
-		Attributes: []byte(`{"scopes":["read"]}`), CreatedAt: at.Add(time.Second)}, auth.Audit{At: at, Actor: "admin", AppID: "b", Action: "key.create"}))
+	require.NoError(t, s.CreateKey(t.Context(), auth.KeyRow{
+		AppUID: int64(uid), ID: "k2", Kind: auth.KindSecret, Name: "two", Secret: []byte{0, 1, 255},
+		Attributes: []byte(`{"scopes":["read"]}`), CreatedAt: at.Add(time.Second),
+	}, auth.Audit{At: at, Actor: "admin", AppID: "b", Action: "key.create"}))
 	require.NoError(t, s.TouchKeys(t.Context(), map[string]time.Time{"k2": at.Add(time.Minute)}))
 	require.NoError(t, s.UpdateApp(t.Context(), auth.AppRow{UID: int64(uid), ID: "b", Name: "B", Settings: []byte(`{"anonymous":true}`), UpdatedAt: at},
 		auth.Audit{At: at, AppID: "b", Action: "app.update"}))
@@ -239,7 +241,7 @@ func roundTrips(t *testing.T, s Store) {
 	require.NoError(t, s.Retained(t.Context(), a, func(m *message.Message) error { got = append(got, m); return nil }))
 	require.Len(t, got, 2)
 	for i, m := range got {
-		require.Equal(t, message.Position{Seq: 1, Part: uint32(i)}, m.Position) //nolint:gosec // two
+		require.Equal(t, message.Position{Seq: 1, Part: uint32(i)}, m.Position)
 		require.Equal(t, want[i].Topic, m.Topic)
 		require.Equal(t, want[i].Payload, m.Payload)
 		require.Equal(t, string(want[i].Properties), string(m.Properties))
