@@ -3,6 +3,7 @@ package api
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -34,10 +35,10 @@ func (s *service) idempotent(ctx huma.Context, next func(huma.Context)) {
 	name, fingerprint := idempotencyNames(calling(ctx.Context()), key, ctx, body.body)
 	stored, found, err := s.cfg.Directory.ClaimAnswer(ctx.Context(), name, fingerprint)
 	switch {
+	case errors.Is(err, auth.ErrOtherRequest):
+		writeProblem(ctx, unprocessable("header.Idempotency-Key", "was used for another request: use a fresh key for each"))
 	case err != nil:
 		writeProblem(ctx, s.tell(ctx.Context(), err))
-	case found && string(stored.Fingerprint) != string(fingerprint):
-		writeProblem(ctx, unprocessable("header.Idempotency-Key", "was used for another request: use a fresh key for each"))
 	case found && stored.Status == 0:
 		p := problem(http.StatusConflict, "in_progress", "The first request with this Idempotency-Key has not been answered: it is under way, or the server stopped in it. Look whether it took effect before you use a fresh key.")
 		p.retryAfter = 1

@@ -61,7 +61,7 @@ func (s *service) tokens() {
 			p.retryAfter = int(wait/time.Second) + 1
 			return nil, p
 		}
-		text, expires, err := s.cfg.Directory.MintAnonymous(in.App, c.who.KeyID, c.origin)
+		text, expires, err := s.cfg.Directory.MintAnonymous(in.App, c.who.KeyID, c.origin, "")
 		if errors.Is(err, auth.ErrNotAllowed) {
 			return nil, problem(http.StatusForbidden, "origin", "This publishable key is not for pages of this origin.")
 		}

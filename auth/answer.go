@@ -1,16 +1,26 @@
 package auth
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 )
 
+// ErrOtherRequest tells that an idempotency key was claimed by another request.
+var ErrOtherRequest = errors.New("idempotency key was used for another request")
+
 // ClaimAnswer claims an idempotency key for a call, or returns the answer of the call that claimed it before (Status 0
-// while it is under way). name is made of the caller and the key that the caller chose.
-func (d *Directory) ClaimAnswer(ctx context.Context, name string, fingerprint []byte) (stored Answer, found bool, err error) {
+// while it is under way); ErrOtherRequest when that was not the same call. name is made of the caller and the key that
+// the caller chose, request of the method, the path and the body.
+func (d *Directory) ClaimAnswer(ctx context.Context, name string, request []byte) (stored Answer, found bool, err error) {
+	fingerprint := d.seal.digest(request)
 	stored, found, err = d.cfg.Store.ClaimIdempotency(ctx, name, fingerprint, d.now())
 	if err != nil {
 		return Answer{}, false, fmt.Errorf("idempotency key: %w", err)
+	}
+	if found && !bytes.Equal(stored.Fingerprint, fingerprint) {
+		return Answer{}, true, ErrOtherRequest
 	}
 	if found && stored.Status != 0 {
 		if stored.Body, err = d.seal.open(name, stored.Body); err != nil {

@@ -43,9 +43,10 @@ type Directory struct {
 
 	change sync.Mutex // held by every change of an app, so that they follow each other
 
-	mu   sync.RWMutex // guards what follows
-	apps map[string]*appState
-	uids map[int64]*appState
+	mu     sync.RWMutex // guards what follows
+	apps   map[string]*appState
+	uids   map[int64]*appState
+	owners map[string]*appState // by key id
 }
 
 // Open reads everything from the store.
@@ -57,7 +58,10 @@ func Open(ctx context.Context, cfg Config) (*Directory, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Directory{cfg: cfg, seal: seal, notify: nobody{}, apps: map[string]*appState{}, uids: map[int64]*appState{}}
+	d := &Directory{
+		cfg: cfg, seal: seal, notify: nobody{},
+		apps: map[string]*appState{}, uids: map[int64]*appState{}, owners: map[string]*appState{},
+	}
 	records, err := cfg.Store.LoadApps(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("load apps: %w", err)
@@ -67,13 +71,14 @@ func Open(ctx context.Context, cfg Config) (*Directory, error) {
 		if err != nil {
 			return nil, fmt.Errorf("app %s: %w", r.App.ID, err)
 		}
-		d.apps[r.App.ID], d.uids[a.uid] = a, a
+		d.enter(a)
 	}
 	return d, nil
 }
 
 func (d *Directory) load(r AppRecord) (*appState, error) {
-	a := &appState{uid: r.App.UID, set: r.App.Settings}
+	a := newAppState(r.App.UID)
+	a.set = r.App.Settings
 	settings, err := parseSettings(r.App.Settings)
 	if err != nil {
 		return nil, err
@@ -84,7 +89,8 @@ func (d *Directory) load(r AppRecord) (*appState, error) {
 		if err != nil {
 			return nil, err
 		}
-		a.keys = append(a.keys, k)
+		a.addKey(k)
+		a.watch(k.own, d.now(), time.Time{})
 	}
 	rules, err := ParseRules(r.Rules.Rules)
 	if err != nil {
@@ -111,11 +117,11 @@ func (d *Directory) SetAdminToken(token string) {
 	d.admin.Store(&hash)
 }
 
-// IsAdmin compares in constant time.
+// IsAdmin compares in constant time. Nobody is admin without a token, or before one is set.
 func (d *Directory) IsAdmin(token string) bool {
 	want := d.admin.Load()
 	hash := sha256.Sum256([]byte(token))
-	return want != nil && subtle.ConstantTimeCompare(hash[:], want[:]) == 1
+	return token != "" && want != nil && subtle.ConstantTimeCompare(hash[:], want[:]) == 1
 }
 
 // now is as precise as the store, so that a time is the same before and after a restart.
@@ -154,10 +160,11 @@ func (d *Directory) Run(ctx context.Context) error {
 	}
 }
 
-// endRules tells of apps in which a rule's until has passed.
+// endRules tells of apps in which a rule's until has passed: one of the app's, of a device key's or of a token's.
 func (d *Directory) endRules(after, now time.Time) {
 	for _, a := range d.states() {
-		if next := a.rules.Load().nextEnd(after); !next.IsZero() && !next.After(now) {
+		own := a.ended(now)
+		if own || a.rules.Load().endsBetween(after, now) {
 			d.notify.RulesChanged(a.uid)
 		}
 	}
@@ -177,7 +184,11 @@ func (d *Directory) touch(ctx context.Context) {
 		}
 		a.mu.RUnlock()
 	}
-	if len(used) == 0 || d.cfg.Store.TouchKeys(ctx, used) != nil {
+	if len(used) == 0 {
+		return
+	}
+	if err := d.cfg.Store.TouchKeys(ctx, used); err != nil {
+		d.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "last use of keys not written", slog.String("error", err.Error()))
 		return
 	}
 	for _, k := range keys {
@@ -193,6 +204,12 @@ func (d *Directory) states() []*appState {
 		all = append(all, a)
 	}
 	return all
+}
+
+func (d *Directory) countApps() int {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return len(d.apps)
 }
 
 func (d *Directory) state(id string) (*appState, bool) {
@@ -240,14 +257,11 @@ type NewApp struct {
 
 var appID = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 
-func checkAppName(p *problems, name string) {
-	if name == "" || len(name) > nameMax || strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7F }) {
-		p.add("/name", fmt.Sprintf("must have 1 to %d characters, none of them a control character", nameMax))
-	}
-}
+// appsMax is how many apps a server holds (chosen: each takes some kilobytes before it is used).
+const appsMax = 10_000
 
 // CreateApp makes an app with one generated signing key and no rules: it denies everything. ErrTaken when the id is
-// taken.
+// taken, *LimitError when there are as many as a server holds.
 func (d *Directory) CreateApp(ctx context.Context, actor string, in NewApp) (App, error) {
 	var p problems
 	if !appID.MatchString(in.ID) {
@@ -256,7 +270,7 @@ func (d *Directory) CreateApp(ctx context.Context, actor string, in NewApp) (App
 	if in.Name == "" {
 		in.Name = in.ID
 	}
-	checkAppName(&p, in.Name)
+	checkName(&p, in.Name)
 	set, settings, err := mergeSettings(nil, in.Settings)
 	if err != nil {
 		p = append(p, problemsOf(err)...)
@@ -269,6 +283,9 @@ func (d *Directory) CreateApp(ctx context.Context, actor string, in NewApp) (App
 	if _, taken := d.state(in.ID); taken {
 		return App{}, ErrTaken
 	}
+	if d.countApps() >= appsMax {
+		return App{}, &LimitError{fmt.Sprintf("A server holds %d apps: delete those that are no longer used.", appsMax)}
+	}
 	now := d.now()
 	row := AppRow{ID: in.ID, Name: in.Name, Settings: set, CreatedAt: now, UpdatedAt: now}
 	first := NewKey{Kind: KindSigning, Name: "default", KeyAttributes: KeyAttributes{Alg: "HS256"}}
@@ -280,16 +297,37 @@ func (d *Directory) CreateApp(ctx context.Context, actor string, in NewApp) (App
 	if err != nil {
 		return App{}, fmt.Errorf("create app: %w", err)
 	}
-	a := &appState{uid: uid, set: set, keys: []*keyState{key}}
+	a := newAppState(uid)
+	a.set = set
+	a.addKey(key)
 	app := App{uid, in.ID, in.Name, settings, now, now}
 	a.now.Store(&app)
-	a.rules.Store(newRuleSet(1, nil))
+	a.rules.Store(newRuleSet(1, []Rule{}))
 	// The broker opens the app before anybody can find it here.
 	d.notify.AppCreated(app)
-	d.mu.Lock()
-	d.apps[in.ID], d.uids[uid] = a, a
-	d.mu.Unlock()
+	d.enter(a)
 	return app, nil
+}
+
+// enter lets an app be found by its id, its number and its keys.
+func (d *Directory) enter(a *appState) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.apps[a.snapshot().ID], d.uids[a.uid] = a, a
+	for _, k := range a.allKeys() {
+		d.owners[k.ID] = a
+	}
+}
+
+// leave undoes enter.
+func (d *Directory) leave(a *appState) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.apps, a.snapshot().ID)
+	delete(d.uids, a.uid)
+	for _, k := range a.allKeys() {
+		delete(d.owners, k.ID)
+	}
 }
 
 func problemsOf(err error) []FieldError {
@@ -328,7 +366,7 @@ func (d *Directory) UpdateApp(ctx context.Context, actor, id string, name *strin
 	var p problems
 	if name != nil {
 		app.Name = *name
-		checkAppName(&p, app.Name)
+		checkName(&p, app.Name)
 	}
 	set, settings, err := mergeSettings(a.set, patch)
 	if err != nil {
@@ -359,17 +397,13 @@ func (d *Directory) DeleteApp(ctx context.Context, actor, id string) error {
 	}
 	// Nobody new gets in, and nobody is left who could write, before the rows go.
 	a.deleted.Store(true)
-	d.mu.Lock()
-	delete(d.apps, id)
-	delete(d.uids, a.uid)
-	d.mu.Unlock()
+	d.leave(a)
 	d.notify.AppDeleted(a.uid)
-	if err := d.cfg.Store.DeleteApp(ctx, a.uid, d.audit(actor, id, "app.delete", id, appText(AppRow{Name: a.snapshot().Name, Settings: a.set}), nil)); err != nil {
+	before := appText(AppRow{Name: a.snapshot().Name, Settings: a.set})
+	if err := d.cfg.Store.DeleteApp(ctx, a.uid, d.audit(actor, id, "app.delete", id, before, nil)); err != nil {
 		a.deleted.Store(false)
 		d.notify.AppCreated(*a.snapshot())
-		d.mu.Lock()
-		d.apps[id], d.uids[a.uid] = a, a
-		d.mu.Unlock()
+		d.enter(a)
 		return fmt.Errorf("delete app: %w", err)
 	}
 	return nil

@@ -19,6 +19,12 @@ var (
 	ErrNoSigningKey   = errors.New("the app has no key that can sign tokens: create one of kind signing")
 )
 
+// LimitError tells that there is no room for one more of something. Its text is a sentence that says what to do.
+type LimitError struct{ Sentence string }
+
+// Error implements error.
+func (e *LimitError) Error() string { return e.Sentence }
+
 // FieldError is one thing that is wrong with what was sent. Pointer is a JSON pointer (RFC 6901) into it.
 type FieldError struct {
 	Pointer string `json:"pointer"`
@@ -45,6 +51,11 @@ func invalid(pointer, message string) error {
 type problems []FieldError
 
 func (p *problems) add(pointer, message string) { *p = append(*p, FieldError{pointer, message}) }
+
+// escapePointer makes a member's name a part of a JSON pointer.
+func escapePointer(name string) string {
+	return strings.NewReplacer("~", "~0", "/", "~1").Replace(name)
+}
 
 func (p problems) err() error {
 	if len(p) == 0 {

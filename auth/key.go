@@ -7,6 +7,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
+	"crypto/hmac"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
@@ -22,6 +23,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 )
 
 // The kinds of keys (CONTRACT section 3).
@@ -83,6 +85,7 @@ type keyState struct {
 	Key
 	hash     [sha256.Size]byte // of the value: secret, device, publishable
 	verify   any               // signing: []byte, *rsa.PublicKey, *ecdsa.PublicKey or ed25519.PublicKey
+	own      *ruleSet          // device: Rules; nil: none
 	lastUsed atomic.Int64      // unix microseconds
 	flushed  int64             // of lastUsed; the housekeeper's own
 }
@@ -105,8 +108,19 @@ func (k *keyState) signs() bool {
 
 const (
 	valuePrefix = "ek_"
-	secretBytes = 32
-	nameMax     = 128
+	// AdminTokenPrefix begins generated admin tokens, so that one which went astray is recognised.
+	AdminTokenPrefix = "ea_"
+
+	secretBytes      = 32
+	secretBytesHS512 = 48 // with the rest of the value more than the 64 bytes that RFC 7518 section 3.2 asks for
+	nameMax          = 128
+)
+
+// Bounds of keys (chosen). Device keys may be many; every token that names no key is tried with each signing key.
+const (
+	keysMax        = 10_000
+	signingKeysMax = 100
+	originsMax     = 100
 )
 
 var idEncoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
@@ -118,13 +132,14 @@ func newKeyID() string {
 	return idEncoding.EncodeToString(raw[:])
 }
 
-func mustRead(b []byte) { rand.Read(b) } //nolint:errcheck,gosec // crypto/rand.Read never fails
+// mustRead: crypto/rand.Read never fails.
+func mustRead(b []byte) { rand.Read(b) }
 
-// newValue makes ek_{id}_{32 random bytes}.
-func newValue(id string) string {
-	var raw [secretBytes]byte
-	mustRead(raw[:])
-	return valuePrefix + id + "_" + base64.RawURLEncoding.EncodeToString(raw[:])
+// newValue makes ek_{id}_{random bytes}.
+func newValue(id string, size int) string {
+	raw := make([]byte, size)
+	mustRead(raw)
+	return valuePrefix + id + "_" + base64.RawURLEncoding.EncodeToString(raw)
 }
 
 // splitValue returns the id in something of the form of a key's value.
@@ -143,30 +158,31 @@ func (k *keyState) matches(value string) bool {
 	return subtle.ConstantTimeCompare(hash[:], k.hash[:]) == 1
 }
 
-func (n *NewKey) check() error {
-	var p problems
-	if n.Name == "" || len(n.Name) > nameMax || strings.ContainsFunc(n.Name, func(r rune) bool { return r < ' ' || r == 0x7F }) {
+// checkName checks the name of an app or a key.
+func checkName(p *problems, name string) {
+	bad := func(r rune) bool { return r < ' ' || r == 0x7F }
+	if name == "" || utf8.RuneCountInString(name) > nameMax || strings.ContainsFunc(name, bad) {
 		p.add("/name", fmt.Sprintf("must have 1 to %d characters, none of them a control character", nameMax))
 	}
-	allowed := map[string]bool{}
+}
+
+// check checks a new key, tells all that is wrong, and sets defaults.
+func (n *NewKey) check() error {
+	var p problems
+	checkName(&p, n.Name)
+	var allowed []string
 	switch n.Kind {
 	case KindSecret:
-		allowed["scopes"] = true
+		allowed = []string{"scopes"}
 		n.checkScopes(&p)
 	case KindDevice:
-		allowed["sub"], allowed["client_id"], allowed["rules"] = true, true, true
+		allowed = []string{"sub", "client_id", "rules"}
 		n.checkDevice(&p)
 	case KindPublishable:
-		allowed["origins"] = true
-		for i, o := range n.Origins {
-			if !validOrigin(o) {
-				p.add(fmt.Sprintf("/origins/%d", i), `must be "*" or an origin such as https://example.com`)
-			}
-		}
+		allowed = []string{"origins"}
+		checkOrigins(&p, "/origins", n.Origins)
 	case KindSigning:
-		for _, a := range []string{"alg", "audience", "issuer", "allow_acl", "public_key", "secret"} {
-			allowed[a] = true
-		}
+		allowed = []string{"alg", "audience", "issuer", "allow_acl", "public_key", "secret"}
 		n.checkSigning(&p)
 	case "jwks", "ca":
 		p.add("/kind", "keys of this kind are not built yet")
@@ -176,14 +192,15 @@ func (n *NewKey) check() error {
 		return p.err()
 	}
 	for name, set := range n.members() {
-		if set && !allowed[name] {
+		if set && !slices.Contains(allowed, name) {
 			p.add("/"+name, "a key of kind "+n.Kind+" does not have this")
 		}
 	}
-	slices.SortFunc(p, func(x, y FieldError) int { return strings.Compare(x.Pointer, y.Pointer) })
+	slices.SortStableFunc(p, func(x, y FieldError) int { return strings.Compare(x.Pointer, y.Pointer) })
 	return p.err()
 }
 
+// members tells which members that belong to some kind are set.
 func (n *NewKey) members() map[string]bool {
 	return map[string]bool{
 		"scopes": n.Scopes != nil, "sub": n.Sub != "", "client_id": n.ClientID != "", "rules": n.Rules != nil,
@@ -193,31 +210,42 @@ func (n *NewKey) members() map[string]bool {
 }
 
 func (n *NewKey) checkScopes(p *problems) {
-	for i, s := range n.Scopes {
-		if !slices.Contains(allScopes, s) {
-			p.add(fmt.Sprintf("/scopes/%d", i), "must be one of "+strings.Join(allScopes, ", "))
-		}
-	}
 	if n.Scopes == nil {
 		n.Scopes = slices.Clone(defaultScopes)
+	}
+	if len(n.Scopes) == 0 {
+		p.add("/scopes", "must hold at least one of "+strings.Join(allScopes, ", "))
+	}
+	for i, s := range n.Scopes {
+		switch {
+		case !slices.Contains(allScopes, s):
+			p.add(fmt.Sprintf("/scopes/%d", i), "must be one of "+strings.Join(allScopes, ", "))
+		case slices.Index(n.Scopes, s) != i:
+			p.add(fmt.Sprintf("/scopes/%d", i), "is there twice")
+		}
 	}
 }
 
 func (n *NewKey) checkDevice(p *problems) {
 	if n.Sub == "" {
-		n.Sub = "device:" + n.Name
+		n.Sub = deviceSubject + n.Name
 	}
-	if message := checkSubject(n.Sub); message != "" && !strings.HasPrefix(n.Sub, "device:") {
+	switch message := subjectMessage(n.Sub); {
+	case message != "":
 		p.add("/sub", message)
+	case reservedSubject(n.Sub) && !strings.HasPrefix(n.Sub, deviceSubject):
+		p.add("/sub", "must not be anonymous or key:…: those are the server's")
 	}
-	if n.ClientID == "." || n.ClientID == ".." {
-		p.add("/client_id", "must not be . or ..")
-	}
-	for i := range n.Rules {
-		n.Rules[i].check(p, fmt.Sprintf("/rules/%d", i))
-	}
-	if len(n.Rules) > aclRulesMax {
-		p.add("/rules", fmt.Sprintf("at most %d rules", aclRulesMax))
+	checkClientID(p, n.ClientID)
+	checkRules(p, "/rules", n.Rules)
+}
+
+const clientIDBytesMax = 65_535 // what MQTT can say
+
+// checkClientID checks the client id that a credential names.
+func checkClientID(p *problems, id string) {
+	if id == "." || id == ".." || len(id) > clientIDBytesMax || strings.ContainsRune(id, 0) {
+		p.add("/client_id", "must not be . or .., and have at most 65,535 bytes without U+0000")
 	}
 }
 
@@ -229,9 +257,11 @@ var (
 const ownSecretMin = 32 // bytes; RFC 7518 section 3.2 asks for as many as SHA-256 has
 
 func (n *NewKey) checkSigning(p *problems) {
-	switch {
-	case n.Alg == "" && n.Public == "" && n.Secret == "":
+	if n.Alg == "" && n.Public == "" {
 		n.Alg = "HS256"
+	}
+	n.Imported = n.Public != "" || n.Secret != ""
+	switch {
 	case slices.Contains(hmacAlgorithms, n.Alg):
 		if n.Public != "" {
 			p.add("/public_key", n.Alg+" has a secret, not a public key")
@@ -239,33 +269,37 @@ func (n *NewKey) checkSigning(p *problems) {
 		if n.Secret != "" && len(n.Secret) < ownSecretMin {
 			p.add("/secret", fmt.Sprintf("must have at least %d bytes", ownSecretMin))
 		}
-		n.Imported = n.Secret != ""
 	case slices.Contains(publicAlgorithms, n.Alg):
 		if n.Secret != "" {
 			p.add("/secret", n.Alg+" has a public key, not a secret")
 		}
-		if _, err := parsePublic(n.Alg, n.Public); err != nil {
+		key, err := parsePublic(n.Alg, n.Public)
+		if err != nil {
 			p.add("/public_key", err.Error())
+			return
 		}
-		n.Imported = true
+		n.Public = publicText(key)
 	default:
-		p.add("/alg", "must be one of "+strings.Join(append(slices.Clone(hmacAlgorithms), publicAlgorithms...), ", "))
+		p.add("/alg", "must be one of "+strings.Join(slices.Concat(hmacAlgorithms, publicAlgorithms), ", "))
 	}
 }
 
 // parsePublic reads a public key in PEM that fits the algorithm.
 func parsePublic(alg, text string) (crypto.PublicKey, error) {
 	block, _ := pem.Decode([]byte(text))
-	if block == nil {
+	switch {
+	case block == nil:
 		return nil, errors.New("must be a public key in PEM (-----BEGIN PUBLIC KEY-----)")
+	case strings.Contains(block.Type, "PRIVATE"):
+		return nil, errors.New("is a private key: send the public one, and replace this pair, for it has been sent over a network")
 	}
 	key, err := x509.ParsePKIXPublicKey(block.Bytes)
 	if err != nil {
-		return nil, errors.New("is not a public key that can be read (PKIX, SubjectPublicKeyInfo)")
+		return nil, errors.New("is not a public key that can be read (PKIX, -----BEGIN PUBLIC KEY-----)")
 	}
 	switch k := key.(type) {
 	case *rsa.PublicKey:
-		if (alg == "RS256" || alg == "PS256") && k.N.BitLen() >= 2048 {
+		if (alg == "RS256" || alg == "PS256") && k.N.BitLen() >= 2048 && k.N.BitLen() <= 8192 {
 			return k, nil
 		}
 	case *ecdsa.PublicKey:
@@ -277,14 +311,31 @@ func parsePublic(alg, text string) (crypto.PublicKey, error) {
 			return k, nil
 		}
 	}
-	return nil, fmt.Errorf("is not a key for %s (RSA of 2048 bits or more, P-256 or Ed25519)", alg)
+	return nil, fmt.Errorf("is not a key for %s: RS256 and PS256 take RSA of 2048 to 8192 bits, ES256 P-256, EdDSA Ed25519", alg)
+}
+
+// publicText writes a public key alone, whatever stood around it in what was sent.
+func publicText(key crypto.PublicKey) string {
+	der, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		panic("auth: a public key that was parsed cannot be written: " + err.Error())
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
 }
 
 // sealer seals signing secrets for the database: AES-GCM with the key's id as additional data, so that a row moved to
 // another key does not open.
-type sealer struct{ aead cipher.AEAD }
+type sealer struct {
+	aead cipher.AEAD
+	mac  [sha256.Size]byte // the key of digest
+}
+
+const secretKeyBytes = 32
 
 func newSealer(key []byte) (*sealer, error) {
+	if len(key) != secretKeyBytes {
+		return nil, fmt.Errorf("secret key: must have %d bytes, and has %d", secretKeyBytes, len(key))
+	}
 	block, err := aes.NewCipher(key)
 	if err != nil {
 		return nil, fmt.Errorf("secret key: %w", err)
@@ -293,23 +344,36 @@ func newSealer(key []byte) (*sealer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("secret key: %w", err)
 	}
-	return &sealer{aead}, nil
+	h := hmac.New(sha256.New, key)
+	h.Write([]byte("embercast digest"))
+	sl := &sealer{aead: aead}
+	h.Sum(sl.mac[:0])
+	return sl, nil
+}
+
+// digest hashes what may hold secrets, so that nobody with the database alone can try what it was.
+func (s *sealer) digest(b []byte) []byte {
+	h := hmac.New(sha256.New, s.mac[:])
+	h.Write(b)
+	return h.Sum(nil)
 }
 
 func (s *sealer) seal(keyID string, secret []byte) []byte {
 	nonce := make([]byte, s.aead.NonceSize())
 	mustRead(nonce)
-	return s.aead.Seal(nonce, nonce, secret, []byte(keyID))
+	return s.aead.Seal(nonce, nonce, secret, []byte(keyID)) //nolint:gosec // the nonce is random
 }
+
+var errSealed = errors.New("a sealed secret does not open: start with the EMBERCAST_SECRET_KEY, or with the secret-key file in the data directory, that it was sealed with")
 
 func (s *sealer) open(keyID string, sealed []byte) ([]byte, error) {
 	n := s.aead.NonceSize()
 	if len(sealed) < n {
-		return nil, errors.New("sealed secret is too short")
+		return nil, errSealed
 	}
 	secret, err := s.aead.Open(nil, sealed[:n], sealed[n:], []byte(keyID))
 	if err != nil {
-		return nil, errors.New("a signing secret does not open: is EMBERCAST_SECRET_KEY the one it was sealed with?")
+		return nil, errSealed
 	}
 	return secret, nil
 }
@@ -321,7 +385,7 @@ func (d *Directory) makeKey(appUID int64, in NewKey) (row KeyRow, k *keyState, v
 	row = KeyRow{AppUID: appUID, ID: id, Kind: in.Kind, Name: in.Name, CreatedAt: k.CreatedAt}
 	switch {
 	case in.Kind != KindSigning:
-		value = newValue(id)
+		value = newValue(id, secretBytes)
 		k.hash = sha256.Sum256([]byte(value))
 		row.Secret = k.hash[:]
 	case in.Public != "":
@@ -331,11 +395,12 @@ func (d *Directory) makeKey(appUID int64, in NewKey) (row KeyRow, k *keyState, v
 	default:
 		value = in.Secret
 		if value == "" {
-			value = newValue(id)
+			value = newValue(id, generatedBytes(in.Alg))
 		}
 		k.verify = []byte(value)
 		row.Secret = d.seal.seal(id, []byte(value))
 	}
+	k.compile()
 	if row.Attributes, err = json.Marshal(in.KeyAttributes); err != nil {
 		return row, nil, "", fmt.Errorf("key: %w", err)
 	}
@@ -364,5 +429,19 @@ func (d *Directory) loadKey(row KeyRow) (*keyState, error) {
 	if err != nil {
 		return nil, fmt.Errorf("key %s: %w", row.ID, err)
 	}
+	k.compile()
 	return k, nil
+}
+
+func (k *keyState) compile() {
+	if len(k.Rules) > 0 {
+		k.own = newRuleSet(0, k.Rules)
+	}
+}
+
+func generatedBytes(alg string) int {
+	if alg == "HS512" {
+		return secretBytesHS512
+	}
+	return secretBytes
 }

@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 )
 
-// CreateKey makes a key; the value is returned here and never again (empty for a public key).
+// CreateKey makes a key; the value is returned here and never again (empty for a public key). *LimitError when the app
+// has as many as it may have.
 func (d *Directory) CreateKey(ctx context.Context, actor, appID string, in NewKey) (Key, string, error) {
 	if err := in.check(); err != nil {
 		return Key{}, "", err
@@ -17,6 +19,9 @@ func (d *Directory) CreateKey(ctx context.Context, actor, appID string, in NewKe
 	if !ok {
 		return Key{}, "", ErrNotFound
 	}
+	if err := a.roomForKey(in.Kind); err != nil {
+		return Key{}, "", err
+	}
 	row, k, value, err := d.makeKey(a.uid, in)
 	if err != nil {
 		return Key{}, "", err
@@ -25,7 +30,28 @@ func (d *Directory) CreateKey(ctx context.Context, actor, appID string, in NewKe
 		return Key{}, "", fmt.Errorf("create key: %w", err)
 	}
 	a.addKey(k)
+	d.index(a, k)
 	return k.public(), value, nil
+}
+
+func (a *appState) roomForKey(kind string) error {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	if len(a.keys) >= keysMax {
+		return &LimitError{fmt.Sprintf("An app may have %d keys: delete those that are no longer used.", keysMax)}
+	}
+	if kind == KindSigning && len(a.signing) >= signingKeysMax {
+		return &LimitError{fmt.Sprintf("An app may have %d signing keys: delete those that are no longer used.", signingKeysMax)}
+	}
+	return nil
+}
+
+// index lets the key be found by its id alone, and has the end of its own rules acted on.
+func (d *Directory) index(a *appState, k *keyState) {
+	d.mu.Lock()
+	d.owners[k.ID] = a
+	d.mu.Unlock()
+	a.watch(k.own, d.now(), time.Time{})
 }
 
 func keyText(k *keyState) []byte {
@@ -40,16 +66,15 @@ func keyText(k *keyState) []byte {
 	return text
 }
 
-// Keys lists an app's keys, oldest first.
+// Keys lists an app's keys, oldest first: by CreatedAt, then by ID.
 func (d *Directory) Keys(appID string) ([]Key, error) {
 	a, ok := d.state(appID)
 	if !ok {
 		return nil, ErrNotFound
 	}
-	a.mu.RLock()
-	defer a.mu.RUnlock()
-	keys := make([]Key, len(a.keys))
-	for i, k := range a.keys {
+	all := a.allKeys()
+	keys := make([]Key, len(all))
+	for i, k := range all {
 		keys[i] = k.public()
 	}
 	return keys, nil
@@ -70,7 +95,10 @@ func (d *Directory) DeleteKey(ctx context.Context, actor, appID, keyID string) e
 	if err := d.cfg.Store.DeleteKey(ctx, a.uid, keyID, d.audit(actor, appID, "key.delete", keyID, keyText(k), nil)); err != nil {
 		return fmt.Errorf("delete key: %w", err)
 	}
-	a.dropKey(keyID)
+	a.dropKey(k)
+	d.mu.Lock()
+	delete(d.owners, keyID)
+	d.mu.Unlock()
 	d.notify.KeyDeleted(a.uid, keyID)
 	return nil
 }

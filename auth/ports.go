@@ -87,7 +87,7 @@ type Audit struct {
 
 // Answer is a remembered REST answer.
 type Answer struct {
-	Fingerprint []byte // SHA-256 of caller, method, path and body of the first call
+	Fingerprint []byte // keyed hash of method, path and body of the first call
 	Status      int
 	ContentType string
 	Body        []byte

@@ -1,10 +1,9 @@
 package auth
 
 import (
-	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -40,10 +39,10 @@ const (
 )
 
 // ParseRules reads a rule list, strictly: what is not known is refused, never stored and ignored. All problems are
-// told together in a *ValidationError.
+// told together in a *ValidationError, one for each place.
 func ParseRules(raw []byte) ([]Rule, error) {
 	var items []json.RawMessage
-	if err := json.Unmarshal(raw, &items); err != nil {
+	if err := json.Unmarshal(raw, &items); err != nil || items == nil {
 		return nil, invalid("", "must be a JSON array of rules")
 	}
 	return parseRuleItems(items, rulesMax, "")
@@ -51,74 +50,101 @@ func ParseRules(raw []byte) ([]Rule, error) {
 
 func parseRuleItems(items []json.RawMessage, most int, at string) ([]Rule, error) {
 	if len(items) > most {
-		return nil, invalid(at, fmt.Sprintf("at most %d rules", most))
+		return nil, invalid(at, fmt.Sprintf("must hold at most %d rules, and holds %d", most, len(items)))
 	}
-	rules := make([]Rule, 0, len(items))
+	rules := make([]Rule, len(items))
 	var p problems
 	for i, item := range items {
-		here := fmt.Sprintf("%s/%d", at, i)
-		d := json.NewDecoder(bytes.NewReader(item))
-		d.DisallowUnknownFields()
-		var r Rule
-		if err := d.Decode(&r); err != nil {
-			p.add(here+memberOf(err), ruleDecodeMessage(err))
-			continue
+		c := checkAt(&p, fmt.Sprintf("%s/%d", at, i))
+		if rules[i].parse(c, item) {
+			rules[i].check(c)
 		}
-		r.check(&p, here)
-		rules = append(rules, r)
 	}
 	return rules, p.err()
 }
 
-func memberOf(err error) string {
-	var t *json.UnmarshalTypeError
-	if errors.As(err, &t) && t.Field != "" {
-		return "/" + strings.ReplaceAll(t.Field, ".", "/")
-	}
-	if name, ok := unknownMember(err); ok {
-		return "/" + name
-	}
-	return ""
+// ruleCheck gathers the problems of one rule, the first of each place.
+type ruleCheck struct {
+	p     *problems
+	at    string
+	first int // the rule's first problem among all
 }
 
-// unknownMember reads the name out of encoding/json's message: it has no type for it.
-func unknownMember(err error) (string, bool) {
-	name, ok := strings.CutPrefix(err.Error(), `json: unknown field "`)
-	return strings.TrimSuffix(name, `"`), ok
+func checkAt(p *problems, at string) ruleCheck { return ruleCheck{p, at, len(*p)} }
+
+func (c ruleCheck) add(member, message string) {
+	pointer := c.at + member
+	if !slices.ContainsFunc((*c.p)[c.first:], func(e FieldError) bool { return e.Pointer == pointer }) {
+		c.p.add(pointer, message)
+	}
 }
 
-func ruleDecodeMessage(err error) string {
-	if _, ok := unknownMember(err); ok {
-		return "no such member of a rule"
+// parse reads a rule member by member, so that every one that is wrong is told. It reports whether it was an object.
+func (r *Rule) parse(c ruleCheck, raw json.RawMessage) bool {
+	var members map[string]json.RawMessage
+	if json.Unmarshal(raw, &members) != nil || members == nil {
+		c.add("", "must be a rule: an object with effect, actions and topic")
+		return false
 	}
-	var t *time.ParseError
-	if errors.As(err, &t) {
-		return "until must be a time such as 2027-01-01T00:00:00Z"
+	for _, name := range slices.Sorted(maps.Keys(members)) {
+		into, message := r.member(name)
+		if into == nil {
+			c.add("/"+escapePointer(name), "is no member of a rule: it has effect, actions, topic and until")
+			continue
+		}
+		if json.Unmarshal(members[name], into) != nil {
+			c.add("/"+name, message)
+		}
 	}
-	var u *json.UnmarshalTypeError
-	if errors.As(err, &u) {
-		return "must not be a " + u.Value
-	}
-	return "must be a rule: an object with effect, actions and topic"
+	return true
 }
 
-func (r *Rule) check(p *problems, at string) {
+// member returns where a member of a rule goes, and what is said of a value that does not fit there.
+func (r *Rule) member(name string) (into any, message string) {
+	switch name {
+	case "effect":
+		return &r.Effect, effectMessage
+	case "actions":
+		return &r.Actions, actionsMessage
+	case "topic":
+		return &r.Topic, "must be text: a Topic Filter"
+	case "when":
+		return &r.When, whenMessage
+	case "until":
+		return &r.Until, "must be a time such as 2027-01-01T00:00:00Z"
+	}
+	return nil, ""
+}
+
+const (
+	effectMessage  = "must be allow or deny"
+	actionsMessage = "must be a list of publish, subscribe or share"
+	whenMessage    = "conditions are not built yet: a rule with one is refused"
+)
+
+func (r *Rule) check(c ruleCheck) {
 	if r.Effect != effectAllow && r.Effect != effectDeny {
-		p.add(at+"/effect", "must be allow or deny")
+		c.add("/effect", effectMessage)
 	}
 	if len(r.Actions) == 0 {
-		p.add(at+"/actions", "must hold publish, subscribe or share")
+		c.add("/actions", actionsMessage)
 	}
 	for i, a := range r.Actions {
-		if a != ActionPublish && a != ActionSubscribe && a != ActionShare {
-			p.add(fmt.Sprintf("%s/actions/%d", at, i), "must be publish, subscribe or share")
+		if actionBit(a) == 0 {
+			c.add(fmt.Sprintf("/actions/%d", i), "must be publish, subscribe or share")
 		}
 	}
 	if r.When != "" {
-		p.add(at+"/when", "conditions are not built yet: a rule with one is refused")
+		c.add("/when", whenMessage)
 	}
 	if message := checkRuleTopic(r.Topic); message != "" {
-		p.add(at+"/topic", message)
+		c.add("/topic", message)
+	}
+	if r.Until != nil {
+		until := r.Until.UTC()
+		if r.Until = &until; until.Year() > 9999 { // what RFC 3339 can say
+			c.add("/until", "must be before the year 10000 UTC")
+		}
 	}
 }
 
@@ -126,97 +152,30 @@ func checkRuleTopic(filter string) string {
 	if len(filter) > ruleTopicMax {
 		return fmt.Sprintf("must have at most %d bytes", ruleTopicMax)
 	}
-	if err := topic.ValidateFilter(filter, topic.Limits{LevelsMax: ruleLevelsMax}); err != nil {
-		return err.Error()
-	}
-	if strings.HasPrefix(filter, "$share") {
+	if filter == "$share" || strings.HasPrefix(filter, "$share/") {
 		return "must be the filter without $share/…: sharing is an action"
+	}
+	if err := topic.ValidateFilter(filter, topic.Limits{LevelsMax: ruleLevelsMax}); err != nil {
+		return "must be a Topic Filter: " + err.Error()
 	}
 	for level := range strings.SplitSeq(filter, "/") {
 		if !strings.Contains(level, "${") {
 			continue
 		}
-		if name, ok := variable(level); !ok || !knownVariable(name) {
-			return "${…} must be a whole level, and one of ${sub}, ${client_id}, ${token.…}"
+		if _, ok := parseVariable(level); !ok {
+			return "must have each ${…} as a whole level, and know it: ${sub}, ${client_id} or ${token.…}"
 		}
 	}
 	return ""
 }
 
-// variable returns the name in a level that is ${name} as a whole.
-func variable(level string) (string, bool) {
-	name, ok := strings.CutPrefix(level, "${")
-	if !ok {
-		return "", false
+// checkRules checks rules that have been decoded, at a place of what was sent.
+func checkRules(p *problems, at string, rules []Rule) {
+	if len(rules) > aclRulesMax {
+		p.add(at, fmt.Sprintf("must hold at most %d rules", aclRulesMax))
+		return
 	}
-	name, ok = strings.CutSuffix(name, "}")
-	return name, ok && !strings.ContainsAny(name, "${}")
-}
-
-func knownVariable(name string) bool {
-	if name == "sub" || name == "client_id" {
-		return true
-	}
-	path, ok := strings.CutPrefix(name, "token.")
-	return ok && path != "" && !slices.Contains(strings.Split(path, "."), "")
-}
-
-// ruleSet is an app's rule list as of one version.
-type ruleSet struct {
-	version int64
-	rules   []Rule
-	// general are the rules without variables, compiled once for everybody.
-	byFirst map[string][]*compiledRule // by a literal first level
-	anyHead []*compiledRule            // the first level is a wildcard or a variable
-}
-
-// compiledRule is a rule as it is matched. Variables are still in it where of is set.
-type compiledRule struct {
-	deny      bool
-	publish   bool
-	subscribe bool
-	share     bool
-	filter    string
-	variables bool
-	until     time.Time
-}
-
-func compileRule(r *Rule) *compiledRule {
-	c := &compiledRule{deny: r.Effect == effectDeny, filter: r.Topic, variables: strings.Contains(r.Topic, "${")}
-	for _, a := range r.Actions {
-		c.publish = c.publish || a == ActionPublish
-		c.subscribe = c.subscribe || a == ActionSubscribe
-		c.share = c.share || a == ActionShare
-	}
-	if r.Until != nil {
-		c.until = *r.Until
-	}
-	return c
-}
-
-func newRuleSet(version int64, rules []Rule) *ruleSet {
-	s := &ruleSet{version: version, rules: rules, byFirst: map[string][]*compiledRule{}}
 	for i := range rules {
-		c := compileRule(&rules[i])
-		first, _, _ := strings.Cut(c.filter, "/")
-		if first == "+" || first == "#" || strings.HasPrefix(first, "${") {
-			s.anyHead = append(s.anyHead, c)
-			continue
-		}
-		s.byFirst[first] = append(s.byFirst[first], c)
+		rules[i].check(checkAt(p, fmt.Sprintf("%s/%d", at, i)))
 	}
-	return s
-}
-
-func (c *compiledRule) over(now time.Time) bool { return !c.until.IsZero() && !now.Before(c.until) }
-
-// nextEnd returns when the next rule ends after a time; zero: none does.
-func (s *ruleSet) nextEnd(after time.Time) time.Time {
-	var next time.Time
-	for i := range s.rules {
-		if u := s.rules[i].Until; u != nil && u.After(after) && (next.IsZero() || u.Before(next)) {
-			next = *u
-		}
-	}
-	return next
 }

@@ -67,21 +67,25 @@ var limitRanges = map[string]limitRange{
 	"topic_alias_maximum": {0, 65_535},
 }
 
-// mergeSettings applies a JSON Merge Patch (RFC 7396) to the settings that an app has set; null takes a member back
-// to its default. It returns what is set now, and the settings in force.
+// mergeSettings applies a JSON Merge Patch (RFC 7396) to the settings that an app has set: null takes a member back to
+// its default, and a patch that is null takes all of them back. It returns what is set now, and the settings in force.
 func mergeSettings(set, patch []byte) (merged []byte, s Settings, err error) {
-	base, change := map[string]any{}, map[string]any{}
+	base := map[string]any{}
 	if len(set) > 0 {
 		if err := decodeNumbers(set, &base); err != nil {
 			return nil, s, fmt.Errorf("stored settings: %w", err)
 		}
 	}
 	if len(patch) > 0 {
+		var change map[string]any
 		if err := decodeNumbers(patch, &change); err != nil {
 			return nil, s, invalid("/settings", "must be a JSON object")
 		}
+		if change == nil {
+			base = map[string]any{}
+		}
+		mergePatch(base, change)
 	}
-	mergePatch(base, change)
 	if merged, err = json.Marshal(base); err != nil {
 		return nil, s, fmt.Errorf("settings: %w", err)
 	}
@@ -127,7 +131,7 @@ func parseSettings(raw []byte) (Settings, error) {
 }
 
 func (s *Settings) parse(p *problems, name string, raw json.RawMessage) {
-	at := "/settings/" + name
+	at := "/settings/" + escapePointer(name)
 	switch name {
 	case "anonymous":
 		parseInto(p, at, raw, &s.Anonymous, "must be true or false")
@@ -138,13 +142,8 @@ func (s *Settings) parse(p *problems, name string, raw json.RawMessage) {
 		parseInto(p, at, raw, &s.RevokedSubscription, "must be suspend or disconnect")
 		oneOf(p, at, s.RevokedSubscription, "suspend", "disconnect")
 	case "cors_origins":
-		s.CORSOrigins = nil
 		parseInto(p, at, raw, &s.CORSOrigins, "must be a list of origins")
-		for i, o := range s.CORSOrigins {
-			if !validOrigin(o) {
-				p.add(fmt.Sprintf("%s/%d", at, i), `must be "*" or an origin such as https://example.com`)
-			}
-		}
+		checkOrigins(p, at, s.CORSOrigins)
 	case "history_seconds":
 		parseRange(p, at, raw, &s.HistorySeconds, limitRange{0, 30 * 24 * 3600})
 	case "token_ttl_max_seconds":
@@ -152,7 +151,7 @@ func (s *Settings) parse(p *problems, name string, raw json.RawMessage) {
 	case "limits":
 		s.parseLimits(p, raw)
 	default:
-		p.add(at, "no such setting")
+		p.add(at, "is no setting")
 	}
 }
 
@@ -166,7 +165,7 @@ func (s *Settings) parseLimits(p *problems, raw json.RawMessage) {
 	for _, name := range slices.Sorted(maps.Keys(members)) {
 		field, ok := fields[name]
 		if !ok {
-			p.add("/settings/limits/"+name, "no such limit")
+			p.add("/settings/limits/"+escapePointer(name), "is no limit")
 			continue
 		}
 		parseRange(p, "/settings/limits/"+name, members[name], field, limitRanges[name])
@@ -186,9 +185,12 @@ func (l *Limits) fields() map[string]*int {
 }
 
 func parseInto[T any](p *problems, at string, raw json.RawMessage, into *T, message string) {
-	if err := json.Unmarshal(raw, into); err != nil {
+	var v T
+	if json.Unmarshal(raw, &v) != nil {
 		p.add(at, message)
+		return
 	}
+	*into = v
 }
 
 func parseRange(p *problems, at string, raw json.RawMessage, into *int, r limitRange) {
@@ -202,20 +204,35 @@ func parseRange(p *problems, at string, raw json.RawMessage, into *int, r limitR
 
 func oneOf(p *problems, at, v string, allowed ...string) {
 	if !slices.Contains(allowed, v) {
-		message := "must be " + strings.Join(allowed, " or ")
-		if len(*p) == 0 || (*p)[len(*p)-1].Pointer != at {
-			p.add(at, message)
+		p.add(at, "must be "+strings.Join(allowed, " or "))
+	}
+}
+
+const originMessage = `must be "*" or an origin as browsers send it, such as https://example.com: lower case, no path, no default port`
+
+func checkOrigins(p *problems, at string, origins []string) {
+	if len(origins) > originsMax {
+		p.add(at, fmt.Sprintf("must hold at most %d origins", originsMax))
+		return
+	}
+	for i, o := range origins {
+		if !validOrigin(o) {
+			p.add(fmt.Sprintf("%s/%d", at, i), originMessage)
 		}
 	}
 }
 
-// validOrigin accepts "*" and what a browser sends as Origin.
+// validOrigin accepts "*" and what a browser or an app's web view sends as Origin. What none sends would never match.
 func validOrigin(o string) bool {
 	if o == "*" {
 		return true
 	}
 	u, err := url.Parse(o)
-	return err == nil && u.Scheme != "" && u.Host != "" && u.Path == "" && u.RawQuery == "" && u.Fragment == "" && u.User == nil
+	if err != nil || u.Host == "" || o != u.Scheme+"://"+u.Host || strings.ContainsFunc(o, func(r rune) bool { return r >= 'A' && r <= 'Z' || r <= ' ' || r > '~' || r == '*' }) {
+		return false
+	}
+	usual := u.Scheme == "https" && u.Port() == "443" || u.Scheme == "http" && u.Port() == "80"
+	return !usual && !strings.HasSuffix(u.Host, ":")
 }
 
 // AllowsOrigin reports whether a page of this origin may use the app's open calls and its WebSocket.

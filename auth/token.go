@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math"
 	"slices"
 	"strings"
 	"time"
@@ -19,9 +18,10 @@ import (
 const (
 	tokenBytesMax   = 16 << 10
 	bypassTTLMax    = 15 * time.Minute
-	anonymousTTL    = time.Hour
+	visitorTTL      = time.Hour
 	importedLeeway  = 30 * time.Second
 	subjectBytesMax = 512
+	expiryMax       = 1 << 33 // seconds since 1970: the year 2242
 )
 
 // TokenRequest is what a client token is made of.
@@ -29,100 +29,129 @@ type TokenRequest struct {
 	Sub         string
 	TTL         time.Duration
 	ClientID    string
-	Claims      map[string]any
+	Claims      map[string]any // numbers as json.Number keep all their digits
 	ACL         []Rule
 	BypassRules bool // the caller has checked that an admin asks
 }
 
-// reservedClaims are ours to set.
-var reservedClaims = []string{"exp", "iat", "nbf", "aud", "iss", "sub", "client_id", "acl", "bypass_rules", "jti"}
+// Claims that are ours to set. visitorClaim says by which publishable key a visitor's token was made, and when its sub
+// began.
+const (
+	visitorClaim = "visitor"
+	bypassClaim  = "bypass_rules"
+	aclClaim     = "acl"
+	clientClaim  = "client_id"
+)
 
-// checkSubject says what is wrong with a sub that is not ours to give.
-func checkSubject(sub string) string {
-	switch {
-	case sub == "" || len(sub) > subjectBytesMax || !utf8.ValidString(sub) || strings.ContainsRune(sub, 0):
+var reservedClaims = []string{
+	"exp", "iat", "nbf", "aud", "iss", "sub", "jti", clientClaim, aclClaim, bypassClaim, visitorClaim,
+}
+
+// subjectMessage says what is wrong with the form of a sub.
+func subjectMessage(sub string) string {
+	if sub == "" || len(sub) > subjectBytesMax || !utf8.ValidString(sub) || strings.ContainsRune(sub, 0) {
 		return fmt.Sprintf("must have 1 to %d bytes of UTF-8 without U+0000", subjectBytesMax)
-	case sub == "anonymous" || strings.HasPrefix(sub, "key:") || strings.HasPrefix(sub, "device:"):
-		return "must not be anonymous, key:… or device:…: those are the server's"
 	}
 	return ""
 }
 
-// MintToken makes a client token with the newest key that can sign; ErrNoSigningKey when there is none. A token above
-// the rules is audited first.
-func (d *Directory) MintToken(ctx context.Context, actor, appID string, in TokenRequest) (string, time.Time, error) {
-	a, ok := d.state(appID)
-	if !ok {
-		return "", time.Time{}, ErrNotFound
-	}
+// reservedSubject reports whether a sub is the server's to give.
+func reservedSubject(sub string) bool {
+	return sub == anonymousSubject || strings.HasPrefix(sub, keySubject) || strings.HasPrefix(sub, deviceSubject)
+}
+
+func (in *TokenRequest) check(ttlMax time.Duration) error {
 	var p problems
-	if message := checkSubject(in.Sub); message != "" {
+	if message := subjectMessage(in.Sub); message != "" {
 		p.add("/sub", message)
+	} else if reservedSubject(in.Sub) {
+		p.add("/sub", "must not be anonymous, key:… or device:…: those are the server's")
 	}
-	ttlMax := time.Duration(a.snapshot().Settings.TokenTTLMax) * time.Second
 	if in.BypassRules {
 		ttlMax = min(ttlMax, bypassTTLMax)
 	}
 	if in.TTL < time.Second || in.TTL > ttlMax {
 		p.add("/ttl", fmt.Sprintf("must be from 1 to %d seconds", int(ttlMax.Seconds())))
 	}
-	if in.ClientID == "." || in.ClientID == ".." {
-		p.add("/client_id", "must not be . or ..")
-	}
+	checkClientID(&p, in.ClientID)
 	for _, name := range slices.Sorted(maps.Keys(in.Claims)) {
 		if slices.Contains(reservedClaims, name) {
 			p.add("/claims/"+name, "is a claim that the server sets")
 		}
 	}
-	if len(in.ACL) > aclRulesMax {
-		p.add("/acl", fmt.Sprintf("at most %d rules", aclRulesMax))
-	}
-	for i := range in.ACL {
-		in.ACL[i].check(&p, fmt.Sprintf("/acl/%d", i))
-	}
-	if err := p.err(); err != nil {
-		return "", time.Time{}, err
-	}
-	if in.BypassRules {
-		after := fmt.Appendf(nil, `{"ttl":%d}`, int(in.TTL.Seconds()))
-		if err := d.cfg.Store.AppendAudit(ctx, d.audit(actor, appID, "token.bypass", in.Sub, nil, after)); err != nil {
-			return "", time.Time{}, fmt.Errorf("mint token: %w", err)
-		}
-	}
-	return d.mint(a, in)
+	checkRules(&p, "/acl", in.ACL)
+	return p.err()
 }
 
-func (d *Directory) mint(a *appState, in TokenRequest) (string, time.Time, error) {
-	var key *keyState
-	for _, k := range a.keysOf(KindSigning) {
-		if k.signs() {
-			key = k
-			break
-		}
+// MintToken makes a client token with the newest key that can sign; ErrNoSigningKey when there is none. It lives at
+// least as long as asked for, and less than a second longer. A token above the rules is audited first.
+func (d *Directory) MintToken(ctx context.Context, actor, appID string, in TokenRequest) (string, time.Time, error) {
+	a, ok := d.state(appID)
+	if !ok {
+		return "", time.Time{}, ErrNotFound
 	}
-	if key == nil {
-		return "", time.Time{}, ErrNoSigningKey
+	if err := in.check(time.Duration(a.snapshot().Settings.TokenTTLMax) * time.Second); err != nil {
+		return "", time.Time{}, err
+	}
+	text, expires, err := d.mint(a, in, nil)
+	if err != nil || !in.BypassRules {
+		return text, expires, err
+	}
+	after := fmt.Appendf(nil, `{"ttl":%d}`, int(in.TTL.Seconds()))
+	if err := d.cfg.Store.AppendAudit(ctx, d.audit(actor, appID, "token.bypass", in.Sub, nil, after)); err != nil {
+		return "", time.Time{}, fmt.Errorf("mint token: %w", err)
+	}
+	return text, expires, nil
+}
+
+// signer returns the newest key that can sign what is asked for, so that it is honoured: an acl and bypass_rules count
+// only by some keys.
+func (a *appState) signer(in *TokenRequest) (*keyState, error) {
+	var signs bool
+	for _, k := range a.signingKeys() {
+		if !k.signs() {
+			continue
+		}
+		if (len(in.ACL) == 0 || k.honoursACL()) && (!in.BypassRules || !k.Imported) {
+			return k, nil
+		}
+		signs = true
+	}
+	switch {
+	case !signs:
+		return nil, ErrNoSigningKey
+	case in.BypassRules:
+		return nil, invalid("/bypass_rules", "is honoured only by generated signing keys, and the app has none")
+	}
+	return nil, invalid("/acl", "is honoured only by generated signing keys, and those with allow_acl: the app has neither")
+}
+
+// honoursACL reports whether the acl claim of the key's tokens counts.
+func (k *keyState) honoursACL() bool { return !k.Imported || k.AllowACL }
+
+func (d *Directory) mint(a *appState, in TokenRequest, more map[string]any) (string, time.Time, error) {
+	key, err := a.signer(&in)
+	if err != nil {
+		return "", time.Time{}, err
 	}
 	now := d.now()
-	expires := now.Add(in.TTL).Truncate(time.Second)
-	if !expires.After(now) {
-		expires = expires.Add(time.Second)
-	}
+	expires := now.Add(in.TTL + time.Second - 1).Truncate(time.Second)
 	claims := jwt.MapClaims{}
 	maps.Copy(claims, in.Claims)
+	maps.Copy(claims, more)
 	claims["sub"], claims["iat"], claims["exp"] = in.Sub, now.Unix(), expires.Unix()
 	claims["aud"] = a.audience(key)
 	if key.Issuer != "" {
 		claims["iss"] = key.Issuer
 	}
 	if in.ClientID != "" {
-		claims["client_id"] = in.ClientID
+		claims[clientClaim] = in.ClientID
 	}
 	if len(in.ACL) > 0 {
-		claims["acl"] = in.ACL
+		claims[aclClaim] = in.ACL
 	}
 	if in.BypassRules {
-		claims["bypass_rules"] = true
+		claims[bypassClaim] = true
 	}
 	token := jwt.NewWithClaims(jwt.GetSigningMethod(key.Alg), claims)
 	token.Header["kid"] = key.ID
@@ -144,9 +173,11 @@ func (a *appState) audience(k *keyState) string {
 	return a.snapshot().ID
 }
 
-// MintAnonymous makes a short token with a fresh random sub, for a page that has shown the publishable key keyID. origin
-// is the page's, or empty where there is none; ErrNotAllowed when it is not one of the key's.
-func (d *Directory) MintAnonymous(appID, keyID, origin string) (string, time.Time, error) {
+// MintAnonymous makes a short token for a visitor of a page that has shown the publishable key keyID. origin is the
+// page's, or empty where there is none; ErrNotAllowed when it is not one of the key's. Without before the sub is fresh
+// and random. before is a token that this made by the same key and that is still valid: its sub is kept, until
+// token_ttl_max_seconds after it began.
+func (d *Directory) MintAnonymous(appID, keyID, origin, before string) (string, time.Time, error) {
 	a, ok := d.state(appID)
 	if !ok {
 		return "", time.Time{}, ErrBadCredentials
@@ -158,21 +189,39 @@ func (d *Directory) MintAnonymous(appID, keyID, origin string) (string, time.Tim
 	if origin != "" && len(k.Origins) > 0 && !originIn(k.Origins, origin) {
 		return "", time.Time{}, ErrNotAllowed
 	}
-	ttl := min(anonymousTTL, time.Duration(a.snapshot().Settings.TokenTTLMax)*time.Second)
-	return d.mint(a, TokenRequest{Sub: "anon:" + newKeyID(), TTL: ttl})
+	now, most := d.now(), time.Duration(a.snapshot().Settings.TokenTTLMax)*time.Second
+	in := TokenRequest{Sub: visitorSubject + newKeyID(), TTL: min(visitorTTL, most)}
+	since := now.Unix()
+	if before != "" {
+		id, err := d.verify(a, before)
+		if err != nil {
+			return "", time.Time{}, invalid("/token", "is not valid, or no longer: leave it out to become a new visitor")
+		}
+		began, ok := visitorSince(id, keyID)
+		if !ok {
+			return "", time.Time{}, invalid("/token", "was not made here by this publishable key: leave it out to become a new visitor")
+		}
+		left := time.Unix(began, 0).Add(most).Sub(now)
+		if left < time.Second {
+			return "", time.Time{}, invalid("/token", "cannot be renewed any longer: leave it out to become a new visitor")
+		}
+		in.Sub, in.TTL, since = id.sub, min(in.TTL, left.Truncate(time.Second)), began
+	}
+	return d.mint(a, in, map[string]any{visitorClaim: map[string]any{"key": keyID, "since": since}})
 }
 
-// credential finds the key whose value this is.
-func (a *appState) credential(value string) (*keyState, bool) {
-	id, ok := splitValue(value)
+// visitorSince returns when a visitor's sub began, if the publishable key made the token.
+func visitorSince(id *identity, keyID string) (began int64, ok bool) {
+	v, ok := id.claims[visitorClaim].(map[string]any)
+	if !ok || v["key"] != keyID || !strings.HasPrefix(id.sub, visitorSubject) {
+		return 0, false
+	}
+	n, ok := v["since"].(json.Number)
 	if !ok {
-		return nil, false
+		return 0, false
 	}
-	k, ok := a.key(id)
-	if !ok || k.Kind == KindSigning || !k.matches(value) {
-		return nil, false
-	}
-	return k, true
+	began, err := n.Int64()
+	return began, err == nil && began > 0 && began < expiryMax
 }
 
 // identity is what a verified token says.
@@ -188,17 +237,36 @@ type identity struct {
 
 var errToken = errors.New("token is not valid")
 
+// unverified is what a token says of how to verify it.
+type unverified struct{ kid, issuer string }
+
+func parseUnverified(text string) (unverified, error) {
+	if len(text) > tokenBytesMax {
+		return unverified{}, errToken
+	}
+	claims := jwt.MapClaims{}
+	token, _, err := jwt.NewParser().ParseUnverified(text, claims)
+	if err != nil {
+		return unverified{}, errToken
+	}
+	// Extensions that must be understood [RFC 7515 section 4.1.11]: none is.
+	if _, there := token.Header["crit"]; there {
+		return unverified{}, errToken
+	}
+	var u unverified
+	u.kid, _ = token.Header["kid"].(string) //nolint:errcheck // absent is fine
+	u.issuer, _ = claims["iss"].(string)    //nolint:errcheck // absent is fine
+	return u, nil
+}
+
 // verify checks a client token against the app's signing keys: the algorithm is the key's, never the header's. The
 // key is chosen by kid, else by iss, else each is tried.
 func (d *Directory) verify(a *appState, text string) (*identity, error) {
-	if len(text) > tokenBytesMax {
-		return nil, errToken
-	}
-	unverified, _, err := jwt.NewParser(jwt.WithJSONNumber()).ParseUnverified(text, jwt.MapClaims{})
+	u, err := parseUnverified(text)
 	if err != nil {
 		return nil, errToken
 	}
-	for _, k := range a.candidates(unverified) {
+	for _, k := range candidates(a.signingKeys(), u) {
 		if id, err := d.verifyWith(a, k, text); err == nil {
 			k.used(d.now())
 			return id, nil
@@ -207,28 +275,31 @@ func (d *Directory) verify(a *appState, text string) (*identity, error) {
 	return nil, errToken
 }
 
-func (a *appState) candidates(unverified *jwt.Token) []*keyState {
-	keys := a.keysOf(KindSigning)
-	if kid, ok := unverified.Header["kid"].(string); ok {
-		for _, k := range keys {
-			if k.ID == kid {
-				return []*keyState{k}
-			}
+// candidates are the keys that may have signed a token. A kid that is no key's id here names a key in its issuer's
+// words: then only imported keys are meant.
+func candidates(keys []*keyState, u unverified) []*keyState {
+	if u.kid != "" {
+		if i := slices.IndexFunc(keys, func(k *keyState) bool { return k.ID == u.kid }); i >= 0 {
+			return keys[i : i+1]
 		}
+		keys = keysThat(keys, func(k *keyState) bool { return k.Imported })
 	}
-	claims, _ := unverified.Claims.(jwt.MapClaims) //nolint:errcheck // made of this type above
-	if iss, ok := claims["iss"].(string); ok {
-		var by []*keyState
-		for _, k := range keys {
-			if k.Issuer == iss {
-				by = append(by, k)
-			}
-		}
-		if len(by) > 0 {
+	if u.issuer != "" {
+		if by := keysThat(keys, func(k *keyState) bool { return k.Issuer == u.issuer }); len(by) > 0 {
 			return by
 		}
 	}
 	return keys
+}
+
+func keysThat(keys []*keyState, are func(*keyState) bool) []*keyState {
+	var found []*keyState
+	for _, k := range keys {
+		if are(k) {
+			found = append(found, k)
+		}
+	}
+	return found
 }
 
 func (d *Directory) verifyWith(a *appState, k *keyState, text string) (*identity, error) {
@@ -258,28 +329,27 @@ func (d *Directory) verifyWith(a *appState, k *keyState, text string) (*identity
 func identify(k *keyState, claims jwt.MapClaims) (*identity, error) {
 	id := &identity{key: k, claims: claims}
 	id.sub, _ = claims["sub"].(string) //nolint:errcheck // checked next
-	if checkSubject(id.sub) != "" {
+	if subjectMessage(id.sub) != "" || reservedSubject(id.sub) {
 		return nil, errToken
 	}
 	exp, err := claims.GetExpirationTime()
-	if err != nil || exp == nil || exp.Unix() > math.MaxInt32*4 {
+	if err != nil || exp == nil || exp.Unix() > expiryMax {
 		return nil, errToken
 	}
 	id.expires = exp.UTC()
 	if k.Imported {
 		id.expires = id.expires.Add(importedLeeway)
 	}
-	if v, there := claims["client_id"]; there {
+	if v, there := claims[clientClaim]; there {
 		text, ok := v.(string)
-		if !ok {
+		if !ok || text == "" {
 			return nil, errToken
 		}
 		id.clientID = text
 	}
-	generated := !k.Imported
-	id.bypass = generated && claims["bypass_rules"] == true
-	if generated || k.AllowACL {
-		if id.acl, err = parseACL(claims["acl"]); err != nil {
+	id.bypass = !k.Imported && claims[bypassClaim] == true
+	if k.honoursACL() {
+		if id.acl, err = parseACL(claims[aclClaim]); err != nil {
 			return nil, errToken
 		}
 	}
