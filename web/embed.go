@@ -3,6 +3,10 @@ package web
 
 import "embed"
 
+// vendor copies mqtt.js, whose version package-lock.json names, to where the page finds it.
+//
+//go:generate npm run --silent vendor
+
 // Examples holds the pages and programs under examples/.
 //
 //go:embed examples
