@@ -34,7 +34,7 @@ func AppendWindow(dst []byte, window []Entry) []byte {
 
 // ParseWindow decodes what AppendWindow made.
 func ParseWindow(b []byte) ([]Entry, error) {
-	if len(b)%entryBytes != 0 || len(b)/entryBytes > 65_535 {
+	if len(b)%entryBytes != 0 || len(b)/entryBytes > windowMax {
 		return nil, errEncoding
 	}
 	window := make([]Entry, 0, len(b)/entryBytes)

@@ -1,7 +1,8 @@
 package session
 
 // Receive takes the identifier of an arriving QoS 2 PUBLISH and reports whether the message came before
-// [MQTT5-4.3.3-10]: then it is acknowledged and not published again.
+// [MQTT5-4.3.3-10]: then it is acknowledged and not published again. Also that acknowledgement leaves only when the
+// message is committed, which may still be under way from a connection before.
 func (s *Session) Receive(id uint16) (duplicate bool) {
 	if _, known := s.inbound[id]; known {
 		return true
@@ -16,7 +17,7 @@ func (s *Session) Receive(id uint16) (duplicate bool) {
 // Forget frees an identifier whose PUBLISH was refused with an error [MQTT5-4.3.3-9].
 func (s *Session) Forget(id uint16) { delete(s.inbound, id) }
 
-// Release takes a PUBREL; false: no such identifier.
+// Release takes a PUBREL; false: no such identifier. PUBCOMP leaves when the deletion is committed, in both cases.
 func (s *Session) Release(id uint16) bool {
 	if _, known := s.inbound[id]; !known {
 		return false

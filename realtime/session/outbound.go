@@ -7,9 +7,12 @@ import (
 	"github.com/embercast/embercast/realtime/message"
 )
 
-// windowMax bounds the window. Done entries stay in it behind one that is not, so a client that never acknowledges
-// one message gets no more after this many; and identifiers in it, handed out in turn, stay in cyclic order.
+// windowMax bounds the window, counted in identifiers from its first to its last. Done entries stay in it behind one
+// that is not, so a client that never acknowledges one message gets no more after this many; and identifiers in it,
+// handed out in turn, stay in cyclic order.
 const windowMax = 1 << 15
+
+func (s *Session) window() []Entry { return s.entries[s.gone:] }
 
 // SetReceiveMaximum sets the client's Receive Maximum of this connection; 0 stands for 65,535.
 func (s *Session) SetReceiveMaximum(n uint16) { s.receiveMax = n }
@@ -21,25 +24,38 @@ func (s *Session) Quota() int {
 	if receiveMax == 0 {
 		receiveMax = 65_535
 	}
-	return max(0, min(receiveMax-s.outstanding, windowMax-len(s.window)))
+	used := 0
+	if window := s.window(); len(window) > 0 {
+		used = span(window[0].PacketID, s.nextID)
+	}
+	return max(0, min(receiveMax-s.outstanding, windowMax-used))
+}
+
+// span counts the identifiers from first to last, in the order in which they are handed out.
+func span(first, last uint16) int {
+	n := int(last-first) + 1
+	if last < first {
+		n-- // 65,535 is followed by 1
+	}
+	return n
 }
 
 // Outstanding returns how many messages are sent and not yet done.
 func (s *Session) Outstanding() int { return s.outstanding }
 
-// Send puts e into the window as sent and returns its Packet Identifier: one that is not in use [MQTT5-2.2.1-3],
+// Send puts e into the window as sent and returns its Packet Identifier: one that is not in use [MQTT5-2.2.1-4],
 // beginning at 1 and growing by one. There must be quota.
 func (s *Session) Send(e Entry) uint16 {
 	if s.Quota() == 0 {
 		panic("session: sent beyond the client's Receive Maximum")
 	}
 	e.PacketID, e.State = s.freeID(), StateSent
-	s.window = append(s.window, e)
+	s.entries = append(s.entries, e)
 	s.outstanding++
 	return e.PacketID
 }
 
-// freeID returns the next identifier. It cannot be in use: the window is half of them at most, in their order.
+// freeID returns the next identifier. It cannot be in use: the window spans half of them at most, in their order.
 func (s *Session) freeID() uint16 {
 	if s.nextID++; s.nextID == 0 {
 		s.nextID = 1
@@ -47,28 +63,29 @@ func (s *Session) freeID() uint16 {
 	return s.nextID
 }
 
-// find returns the place of an identifier in the window, or -1. Done entries keep theirs until they leave.
-func (s *Session) find(id uint16) int {
-	if len(s.window) == 0 {
-		return -1
+// find returns the entry of an identifier, or nil. Done entries keep theirs until they leave.
+func (s *Session) find(id uint16) *Entry {
+	window := s.window()
+	if len(window) == 0 {
+		return nil
 	}
-	first := s.window[0].PacketID
-	i, found := slices.BinarySearchFunc(s.window, id-first, func(e Entry, distance uint16) int {
+	first := window[0].PacketID
+	i, found := slices.BinarySearchFunc(window, id-first, func(e Entry, distance uint16) int {
 		return cmp.Compare(e.PacketID-first, distance)
 	})
 	if !found {
-		return -1
+		return nil
 	}
-	return i
+	return &window[i]
 }
 
 // Puback ends a QoS 1 delivery; false: no such delivery.
 func (s *Session) Puback(id uint16) bool {
-	i := s.find(id)
-	if i < 0 || s.window[i].QoS != 1 || s.window[i].State != StateSent {
+	e := s.find(id)
+	if e == nil || e.QoS != 1 || e.State != StateSent {
 		return false
 	}
-	s.done(i)
+	s.done(e)
 	return true
 }
 
@@ -82,48 +99,52 @@ const (
 	PubrecDiscarded
 )
 
-// Pubrec takes a PUBREC. From here on the message is never sent as PUBLISH again [MQTT5-4.3.3-5].
+// Pubrec takes a PUBREC. From here on the message is never sent as PUBLISH again [MQTT5-4.3.3-6].
 func (s *Session) Pubrec(id uint16, failed bool) PubrecResult {
-	i := s.find(id)
-	if i < 0 || s.window[i].QoS != 2 || s.window[i].State == StateDone {
+	e := s.find(id)
+	if e == nil || e.QoS != 2 || e.State == StateDone {
 		return PubrecUnknown
 	}
-	if failed && s.window[i].State == StateSent {
-		s.done(i)
+	if failed && e.State == StateSent {
+		s.done(e)
 		return PubrecDiscarded
 	}
-	s.window[i].State = StateRel
-	s.window[i].Message = nil
+	e.State, e.Message = StateRel, nil
 	return PubrecRelease
 }
 
 // Pubcomp ends a QoS 2 delivery; false: no such delivery.
 func (s *Session) Pubcomp(id uint16) bool {
-	i := s.find(id)
-	if i < 0 || s.window[i].State != StateRel {
+	e := s.find(id)
+	if e == nil || e.State != StateRel {
 		return false
 	}
-	s.done(i)
+	s.done(e)
 	return true
 }
 
-// done frees quota; entries leave the window in order, and the cursor follows the last one that left.
-func (s *Session) done(i int) {
-	s.window[i].State = StateDone
-	s.window[i].Message = nil
+// done frees quota.
+func (s *Session) done(e *Entry) {
+	e.State, e.Message = StateDone, nil
 	s.outstanding--
-	n := 0
-	for n < len(s.window) && s.window[n].State == StateDone {
-		if e := &s.window[n]; !e.Snapshot && s.cursor.Compare(e.Position) < 0 {
-			s.cursor = e.Position
+	s.leave()
+}
+
+// leave lets done entries leave the window in order; the cursor follows the last one that left. Those that stay are
+// moved up when as many have left: an acknowledgement then costs the same, however long the window is.
+func (s *Session) leave() {
+	for s.gone < len(s.entries) && s.entries[s.gone].State == StateDone {
+		if e := &s.entries[s.gone]; !e.Snapshot {
+			s.AdvanceCursor(e.Position)
 		}
-		n++
+		s.gone++
 	}
-	if n == 0 {
+	if 2*s.gone < len(s.entries) {
 		return
 	}
-	if s.window = slices.Delete(s.window, 0, n); len(s.window) == 0 && cap(s.window) > 16 {
-		s.window = nil
+	s.entries, s.gone = slices.Delete(s.entries, 0, s.gone), 0
+	if len(s.entries) == 0 && cap(s.entries) > 16 {
+		s.entries = nil
 	}
 }
 
@@ -131,8 +152,9 @@ func (s *Session) done(i int) {
 // [MQTT5-4.4.0-1]: in StateSent the PUBLISH goes again with DUP and the same identifier, in StateRel the PUBREL. They
 // hold quota already; beyond a Receive Maximum that is smaller now, it is the caller that lets the rest wait.
 func (s *Session) Resend(yield func(e *Entry) bool) {
-	for i := range s.window {
-		if s.window[i].State != StateDone && !yield(&s.window[i]) {
+	window := s.window()
+	for i := range window {
+		if window[i].State != StateDone && !yield(&window[i]) {
 			return
 		}
 	}

@@ -51,9 +51,10 @@ type Entry struct {
 // Session is the state of one session. One goroutine uses it at a time.
 type Session struct {
 	subscriptions map[string]*Subscription
-	window        []Entry // in the order of sending
+	entries       []Entry // in the order of sending: the first gone of them have left, the rest is the window
+	gone          int
 	cursor        message.Position
-	outstanding   int // entries of window in StateSent or StateRel: they hold the client's quota
+	outstanding   int // entries of the window in StateSent or StateRel: they hold the client's quota
 	receiveMax    uint16
 	nextID        uint16
 	inbound       map[uint16]struct{}
@@ -66,28 +67,16 @@ func New() *Session { return &Session{} }
 type State struct {
 	Cursor        message.Position
 	Window        []Entry
-	Inbound       []uint16 // ascending
-	NextPacketID  uint16
+	Inbound       []uint16       // ascending
+	NextPacketID  uint16         // the last one handed out; the next is one more
 	Subscriptions []Subscription // in filter order
 }
 
-// Restore makes a session of a State.
+// Restore makes a session of a State. It refuses what no session can be, for the store may be damaged.
 func Restore(st State) (*Session, error) {
 	s := &Session{cursor: st.Cursor, nextID: st.NextPacketID}
-	if len(st.Window) > windowMax {
-		return nil, fmt.Errorf("session: window of %d entries", len(st.Window))
-	}
-	for i, e := range st.Window {
-		switch {
-		case e.PacketID == 0 || i > 0 && e.PacketID-st.Window[0].PacketID <= st.Window[i-1].PacketID-st.Window[0].PacketID:
-			return nil, fmt.Errorf("session: packet id %d is out of order in the window or 0", e.PacketID)
-		case e.State < StateSent || e.State > StateDone || e.QoS < 1 || e.QoS > 2 || e.State == StateRel && e.QoS != 2:
-			return nil, fmt.Errorf("session: entry %d of QoS %d has the unknown state %d", e.PacketID, e.QoS, e.State)
-		}
-		if e.State != StateDone {
-			s.outstanding++
-		}
-		s.window = append(s.window, e)
+	if err := s.restoreWindow(st.Window); err != nil {
+		return nil, err
 	}
 	for _, id := range st.Inbound {
 		if id == 0 || s.Receive(id) {
@@ -102,9 +91,35 @@ func Restore(st State) (*Session, error) {
 	return s, nil
 }
 
-// State returns a copy of what must be kept.
+func (s *Session) restoreWindow(window []Entry) error {
+	if len(window) == 0 {
+		return nil
+	}
+	last := 0
+	for _, e := range window {
+		place := span(window[0].PacketID, e.PacketID)
+		switch {
+		case e.PacketID == 0 || place <= last || place > windowMax:
+			return fmt.Errorf("session: packet id %d is 0, out of order or too far from the first in the window", e.PacketID)
+		case e.State < StateSent || e.State > StateDone || e.QoS < 1 || e.QoS > 2 || e.State == StateRel && e.QoS != 2:
+			return fmt.Errorf("session: entry %d of QoS %d has the unknown state %d", e.PacketID, e.QoS, e.State)
+		}
+		last = place
+		if e.State != StateDone {
+			s.outstanding++
+		}
+		s.entries = append(s.entries, e)
+	}
+	// Identifiers are handed out in the order of the window, so the next one follows its last.
+	s.nextID = window[len(window)-1].PacketID
+	s.leave()
+	return nil
+}
+
+// State returns a copy of what must be kept. It holds the identifiers of QoS 2 messages from Receive on: commit it
+// with these messages or behind them, else a crash makes duplicates of messages that were never published.
 func (s *Session) State() State {
-	st := State{Cursor: s.cursor, Window: slices.Clone(s.window), NextPacketID: s.nextID}
+	st := State{Cursor: s.cursor, Window: slices.Clone(s.window()), NextPacketID: s.nextID}
 	for id := range s.inbound {
 		st.Inbound = append(st.Inbound, id)
 	}

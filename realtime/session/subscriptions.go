@@ -3,7 +3,8 @@ package session
 import "slices"
 
 // Subscribe adds a subscription or replaces the options of the one with the same filter [MQTT5-3.8.4-3]. What that
-// one had begun goes on: its beginning stays, unless the granted QoS rises from 0, for nothing was kept for it before.
+// one had begun goes on: its beginning stays, unless the granted QoS rises from 0, for nothing was kept for it before;
+// and so does a retained snapshot, unless Retain Handling 0 begins another [MQTT5-3.8.4-4].
 func (s *Session) Subscribe(sub Subscription) (previous Subscription, existed bool) {
 	if s.subscriptions == nil {
 		s.subscriptions = make(map[string]*Subscription, 1)
@@ -11,9 +12,14 @@ func (s *Session) Subscribe(sub Subscription) (previous Subscription, existed bo
 	old, existed := s.subscriptions[sub.Filter]
 	if existed {
 		previous = *old
-		sub.FilterID = old.FilterID
+		if sub.FilterID == 0 {
+			sub.FilterID = old.FilterID
+		}
 		if old.QoS > 0 || sub.QoS == 0 {
 			sub.Begins = old.Begins
+		}
+		if sub.RetainHandling != 0 {
+			sub.RetainedAfter = old.RetainedAfter
 		}
 	}
 	s.subscriptions[sub.Filter] = &sub
