@@ -150,7 +150,7 @@ func (m *Message) remaining(now time.Time) uint32 {
 	if left <= 0 {
 		return 0
 	}
-	return uint32(min((left-1)/time.Second+1, math.MaxUint32)) //nolint:gosec // bounded by min
+	return uint32(min((left-1)/time.Second+1, math.MaxUint32))
 }
 
 func (m *Message) body(s Send) int {

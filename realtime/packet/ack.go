@@ -58,9 +58,9 @@ func (a *Ack) Append(dst []byte, v Version) []byte {
 	withProperties := a.Properties != nil && a.Properties.Has != 0
 	switch {
 	case v != V5 || a.Reason == Success && !withProperties:
-		return append(dst, first, 2, byte(a.PacketID>>8), byte(a.PacketID))
+		return appendUint16(append(dst, first, 2), a.PacketID)
 	case !withProperties:
-		return append(dst, first, 3, byte(a.PacketID>>8), byte(a.PacketID), byte(a.Reason))
+		return append(appendUint16(append(dst, first, 3), a.PacketID), byte(a.Reason))
 	}
 	return appendFixed(dst, first, func(dst []byte) []byte {
 		dst = append(appendUint16(dst, a.PacketID), byte(a.Reason))

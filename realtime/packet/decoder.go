@@ -182,6 +182,7 @@ func (d *Decoder) checkFirst(first byte) *DecodeError {
 		if !d.client {
 			return protocolError("", "only a server sends this packet")
 		}
+	default: // both sides send it
 	}
 	return nil
 }

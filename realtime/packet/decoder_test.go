@@ -13,8 +13,8 @@ import (
 )
 
 // feedInPieces feeds a stream cut at the given sizes and returns what the packets say.
-func feedInPieces(t testing.TB, d *Decoder, b []byte, size func() int) []string {
-	t.Helper()
+func feedInPieces(tb testing.TB, d *Decoder, b []byte, size func() int) []string {
+	tb.Helper()
 	var got []string
 	for len(b) > 0 {
 		n := min(max(1, size()), len(b))
@@ -22,11 +22,11 @@ func feedInPieces(t testing.TB, d *Decoder, b []byte, size func() int) []string 
 		d.Feed(piece)
 		for {
 			p, err := d.Next()
-			require.NoError(t, err)
+			require.NoError(tb, err)
 			if p == nil {
 				break
 			}
-			got = append(got, describe(t, p))
+			got = append(got, describe(tb, p))
 		}
 		clear(piece) // the Decoder keeps no view of what it was fed
 		b = b[n:]
@@ -137,8 +137,7 @@ func testCutShort(t *testing.T, c *tableCase) {
 		d := newDecoder(t, c.Version, c.From)
 		d.Feed(b)
 		p, err := d.Next()
-		var refused *DecodeError
-		if errors.As(err, &refused) {
+		if _, refused := errors.AsType[*DecodeError](err); refused {
 			continue
 		}
 		require.NoError(t, err, c.Name)

@@ -24,19 +24,19 @@ var typeNames = map[Type]string{
 
 // describe turns a packet into JSON, the way the tables in testdata write it: every field that is not zero, and every
 // property that is there, zero or not. It goes by reflection, so that no field can be forgotten.
-func describe(t testing.TB, p Packet) string {
-	t.Helper()
-	all := describeStruct(t, reflect.ValueOf(p).Elem())
+func describe(tb testing.TB, p Packet) string {
+	tb.Helper()
+	all := describeStruct(tb, reflect.ValueOf(p).Elem())
 	all["type"] = typeNames[p.Type()]
 	text, err := json.Marshal(all)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	return string(text)
 }
 
-func describeStruct(t testing.TB, v reflect.Value) map[string]any {
-	t.Helper()
-	if p, ok := v.Interface().(Properties); ok {
-		return describeProperties(t, &p)
+func describeStruct(tb testing.TB, v reflect.Value) map[string]any {
+	tb.Helper()
+	if p, ok := reflect.TypeAssert[Properties](v); ok {
+		return describeProperties(tb, &p)
 	}
 	all := map[string]any{}
 	for i := range v.NumField() {
@@ -45,7 +45,7 @@ func describeStruct(t testing.TB, v reflect.Value) map[string]any {
 		if name == "Kind" || name == "RawProperties" || v.Field(i).IsZero() {
 			continue
 		}
-		if d := describeValue(t, v.Field(i)); d != nil {
+		if d := describeValue(tb, v.Field(i)); d != nil {
 			all[snake(name)] = d
 		}
 	}
@@ -53,17 +53,17 @@ func describeStruct(t testing.TB, v reflect.Value) map[string]any {
 }
 
 // describeProperties relies on the fields standing in the order of the members of a PropertySet.
-func describeProperties(t testing.TB, p *Properties) map[string]any {
-	t.Helper()
+func describeProperties(tb testing.TB, p *Properties) map[string]any {
+	tb.Helper()
 	v := reflect.ValueOf(p).Elem()
-	require.Equal(t, v.NumField()-1, len(propertyIDs()), "one field and one member of PropertySet each")
+	require.Len(tb, propertyIDs(), v.NumField()-1, "one field and one member of PropertySet each")
 	all := map[string]any{}
 	for i := 1; i < v.NumField(); i++ {
 		if !p.Has.Contains(1 << (i - 1)) {
-			require.True(t, v.Field(i).IsZero(), "%s is set and not in Has", v.Type().Field(i).Name)
+			require.True(tb, v.Field(i).IsZero(), "%s is set and not in Has", v.Type().Field(i).Name)
 			continue
 		}
-		d := describeValue(t, v.Field(i))
+		d := describeValue(tb, v.Field(i))
 		if d == nil {
 			d = ""
 		}
@@ -72,8 +72,8 @@ func describeProperties(t testing.TB, p *Properties) map[string]any {
 	return all
 }
 
-func describeValue(t testing.TB, v reflect.Value) any {
-	t.Helper()
+func describeValue(tb testing.TB, v reflect.Value) any {
+	tb.Helper()
 	switch x := v.Interface().(type) {
 	case []byte:
 		if len(x) == 0 {
@@ -87,13 +87,13 @@ func describeValue(t testing.TB, v reflect.Value) any {
 	}
 	switch v.Kind() {
 	case reflect.Pointer:
-		return describeStruct(t, v.Elem())
+		return describeStruct(tb, v.Elem())
 	case reflect.Struct:
-		return describeStruct(t, v)
+		return describeStruct(tb, v)
 	case reflect.Slice:
 		var list []any
 		for i := range v.Len() {
-			list = append(list, describeValue(t, v.Index(i)))
+			list = append(list, describeValue(tb, v.Index(i)))
 		}
 		if list == nil {
 			return nil

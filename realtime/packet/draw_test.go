@@ -307,18 +307,18 @@ func drawStream(tb testing.TB, t *rapid.T) stream {
 }
 
 // decoder returns a decoder for the stream that has seen nothing yet.
-func (s *stream) decoder(t testing.TB) *Decoder {
-	t.Helper()
+func (s *stream) decoder(tb testing.TB) *Decoder {
+	tb.Helper()
 	if s.from == "server" {
-		return newDecoder(t, s.version, "server")
+		return newDecoder(tb, s.version, "server")
 	}
-	return newDecoder(t, 0, "")
+	return newDecoder(tb, 0, "")
 }
 
 // requireNone checks that there are no more packets and no error.
-func requireNone(t testing.TB, d *Decoder) {
-	t.Helper()
+func requireNone(tb testing.TB, d *Decoder) {
+	tb.Helper()
 	p, err := d.Next()
-	require.NoError(t, err)
-	require.Nil(t, p)
+	require.NoError(tb, err)
+	require.Nil(tb, p)
 }

@@ -39,12 +39,14 @@ func TestAck_uses_the_short_form_when_it_says_nothing_more(t *testing.T) {
 			{"a reason and empty properties", V5, Ack{PacketID: 258, Reason: QuotaExceeded, Properties: &Properties{}}, "03 0102 97"},
 			{
 				"reason 0 and properties", V5,
-				Ack{PacketID: 258, Properties: &Properties{Has: PropReasonString, ReasonString: "a"}}, "08 0102 00 04 1f 0001 61",
+				Ack{PacketID: 258, Properties: &Properties{Has: PropReasonString, ReasonString: "a"}},
+				"08 0102 00 04 1f 0001 61",
 			},
 			{"a reason, 3.1.1", V311, Ack{PacketID: 258, Reason: QuotaExceeded}, "02 0102"},
 			{
 				"properties, 3.1", V31,
-				Ack{PacketID: 258, Properties: &Properties{Has: PropReasonString, ReasonString: "a"}}, "02 0102",
+				Ack{PacketID: 258, Properties: &Properties{Has: PropReasonString, ReasonString: "a"}},
+				"02 0102",
 			},
 		} {
 			t.Run(typeNames[kind]+"/"+c.name, func(t *testing.T) {

@@ -246,7 +246,7 @@ func (p *Properties) readConnection(r *reader, which PropertySet) {
 		p.WildcardAvailable = r.bit()
 	case PropSubscriptionIDAvailable:
 		p.SubscriptionIDAvailable = r.bit()
-	case PropSharedAvailable:
+	default:
 		p.SharedAvailable = r.bit()
 	}
 }

@@ -51,7 +51,7 @@ const (
 	WildcardSubscriptionsNotSupported   ReasonCode = 0xA2
 )
 
-var reasonNames = map[ReasonCode]string{
+var reasonNames = map[ReasonCode]string{ //nolint:gosec // no credentials, but the standard's words about them
 	Success: "Success", GrantedQoS1: "Granted QoS 1", GrantedQoS2: "Granted QoS 2",
 	DisconnectWithWill: "Disconnect with Will Message", NoMatchingSubscribers: "No matching subscribers",
 	NoSubscriptionExisted: "No subscription existed", ContinueAuthentication: "Continue authentication",

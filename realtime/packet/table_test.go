@@ -3,7 +3,6 @@ package packet
 import (
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -29,30 +28,30 @@ type tableCase struct {
 }
 
 // table reads one file of cases.
-func table(t testing.TB, path string) []tableCase {
-	t.Helper()
+func table(tb testing.TB, path string) []tableCase {
+	tb.Helper()
 	var cases []tableCase
-	require.NoError(t, json.Unmarshal(readFile(t, path), &cases), path)
+	require.NoError(tb, json.Unmarshal(readFile(tb, path), &cases), path)
 	return cases
 }
 
 // tables reads the cases of all packet types, by file.
-func tables(t testing.TB) map[string][]tableCase {
-	t.Helper()
+func tables(tb testing.TB) map[string][]tableCase {
+	tb.Helper()
 	paths, err := filepath.Glob("testdata/packets/*.json")
-	require.NoError(t, err)
-	require.NotEmpty(t, paths)
+	require.NoError(tb, err)
+	require.NotEmpty(tb, paths)
 	all := map[string][]tableCase{}
 	for _, path := range paths {
-		all[strings.TrimSuffix(filepath.Base(path), ".json")] = table(t, path)
+		all[strings.TrimSuffix(filepath.Base(path), ".json")] = table(tb, path)
 	}
 	return all
 }
 
-func unhex(t testing.TB, s string) []byte {
-	t.Helper()
+func unhex(tb testing.TB, s string) []byte {
+	tb.Helper()
 	b, err := hex.DecodeString(strings.ReplaceAll(s, " ", ""))
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	return b
 }
 
@@ -62,8 +61,8 @@ func connectOf(v Version) []byte {
 }
 
 // newDecoder returns a server's decoder that has seen a CONNECT of v (none if 0), or a client's.
-func newDecoder(t testing.TB, v Version, from string) *Decoder {
-	t.Helper()
+func newDecoder(tb testing.TB, v Version, from string) *Decoder {
+	tb.Helper()
 	d := NewDecoder(bytesMax)
 	switch {
 	case from == "server":
@@ -71,36 +70,36 @@ func newDecoder(t testing.TB, v Version, from string) *Decoder {
 	case v != 0:
 		d.Feed(connectOf(v))
 		p, err := d.Next()
-		require.NoError(t, err)
-		require.Equal(t, TypeConnect, p.Type())
+		require.NoError(tb, err)
+		require.Equal(tb, TypeConnect, p.Type())
 	}
 	return d
 }
 
 // next returns the one packet that b holds.
-func next(t testing.TB, d *Decoder, b []byte) Packet {
-	t.Helper()
+func next(tb testing.TB, d *Decoder, b []byte) Packet {
+	tb.Helper()
 	d.Feed(b)
 	p, err := d.Next()
-	require.NoError(t, err, "%x", b)
-	require.NotNil(t, p, "%x is not a whole packet", b)
-	require.Zero(t, d.Buffered(), "%x is more than a packet", b)
+	require.NoError(tb, err, "%x", b)
+	require.NotNil(tb, p, "%x is not a whole packet", b)
+	require.Zero(tb, d.Buffered(), "%x is more than a packet", b)
 	return p
 }
 
 // requireRefused checks that b is answered by a Reason Code and a statement.
-func requireRefused(t testing.TB, d *Decoder, b []byte, reason ReasonCode, statement string) {
-	t.Helper()
+func requireRefused(tb testing.TB, d *Decoder, b []byte, reason ReasonCode, statement string) {
+	tb.Helper()
 	d.Feed(b)
 	p, err := d.Next()
-	require.Error(t, err, "%x was taken as %T", b, p)
-	require.Nil(t, p)
+	require.Error(tb, err, "%x was taken as %T", b, p)
+	require.Nil(tb, p)
 	var refused *DecodeError
-	require.True(t, errors.As(err, &refused), "%T", err)
-	require.Equal(t, reason, refused.Reason, "%x: %v", b, err)
-	require.Equal(t, statement, refused.Statement, "%x: %v", b, err)
+	require.ErrorAs(tb, err, &refused)
+	require.Equal(tb, reason, refused.Reason, "%x: %v", b, err)
+	require.Equal(tb, statement, refused.Statement, "%x: %v", b, err)
 	_, again := d.Next()
-	require.Equal(t, err, again, "an error is final")
+	require.Equal(tb, err, again, "an error is final")
 }
 
 func TestTables(t *testing.T) {
@@ -169,18 +168,18 @@ func TestTablesAreWhole(t *testing.T) {
 }
 
 // newDecoderVersion returns the version that a good case is of.
-func newDecoderVersion(t testing.TB, c *tableCase) Version {
-	t.Helper()
-	d := newDecoder(t, c.Version, c.From)
-	d.Feed(unhex(t, c.Hex))
+func newDecoderVersion(tb testing.TB, c *tableCase) Version {
+	tb.Helper()
+	d := newDecoder(tb, c.Version, c.From)
+	d.Feed(unhex(tb, c.Hex))
 	_, err := d.Next()
-	require.NoError(t, err, c.Name)
+	require.NoError(tb, err, c.Name)
 	return d.Version()
 }
 
-func readFile(t testing.TB, path string) []byte {
-	t.Helper()
+func readFile(tb testing.TB, path string) []byte {
+	tb.Helper()
 	text, err := os.ReadFile(path)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	return text
 }

@@ -42,7 +42,7 @@ func appendString[T ~string | ~[]byte](dst []byte, s T) []byte {
 			n--
 		}
 	}
-	dst = appendUint16(dst, uint16(n)) //nolint:gosec // bounded above
+	dst = appendUint16(dst, uint16(n))
 	return append(dst, s[:n]...)
 }
 
@@ -54,7 +54,7 @@ func appendFixed(dst []byte, first byte, body func([]byte) []byte) []byte {
 	dst = body(dst)
 	n := len(dst) - start - 2
 	if n < 0x80 {
-		dst[start+1] = byte(n)
+		dst[start+1] = byte(n) //nolint:gosec // below 0x80
 		return dst
 	}
 	extra := VarintSize(uint32(n)) - 1 //nolint:gosec // a packet we make is below 256 MiB

@@ -183,7 +183,7 @@ func Overlaps(a, b string) bool {
 		switch {
 		case !xmore && !ymore:
 			return true
-		case depth == 0 && (x == "" || y == "") && !(xmore && ymore):
+		case depth == 0 && (x == "" || y == "") && (!xmore || !ymore):
 			return false // only the empty name could match both, and there is none
 		case !xmore:
 			return yrest == "#"

@@ -121,10 +121,10 @@ func (n *treeNode[T]) empty() bool {
 }
 
 func (n *treeNode[T]) child(level string) *treeNode[T] {
-	switch {
-	case level == "+":
+	switch level {
+	case "+":
 		return n.plus
-	case level == "#":
+	case "#":
 		return n.multi
 	default:
 		return n.literal(level)
@@ -163,17 +163,16 @@ func (n *treeNode[T]) grow(level string) *treeNode[T] {
 }
 
 func (n *treeNode[T]) prune(level string) {
-	switch {
-	case level == "+":
+	switch level {
+	case "+":
 		n.plus = nil
-	case level == "#":
+	case "#":
 		n.multi = nil
-	case n.children != nil:
+	default:
+		n.onlyName, n.only = "", nil
 		if delete(n.children, level); len(n.children) == 0 {
 			n.children = nil
 		}
-	default:
-		n.onlyName, n.only = "", nil
 	}
 }
 
