@@ -62,6 +62,7 @@ type Client struct {
 	cleanStart  bool
 	ended       atomic.Bool
 	grant       atomic.Pointer[Grant]
+	gone        chan struct{} // guarded by app.mu; made by whoever waits for the client's end, closed by that
 
 	mu   sync.Mutex // guards what follows; taken after app.mu
 	subs map[string]*subscriber

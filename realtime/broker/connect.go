@@ -65,15 +65,25 @@ func (b *Broker) Connect(g Grant, req ConnectRequest) (*Client, error) {
 		}
 	}
 	c := b.newClient(a, g, req)
+	deadline := time.NewTimer(strangerWait)
+	defer deadline.Stop()
 	for {
-		old, err := b.admit(a, c, g.Limits().ConnectionsMax)
-		if err != nil {
+		old, gone, err := b.admit(a, c, g.Limits().ConnectionsMax)
+		switch {
+		case err != nil:
 			return nil, err
+		case gone != nil:
+			select {
+			case <-gone:
+			case <-deadline.C:
+				return nil, ErrClientIDNotValid
+			}
+			continue
+		case old != nil:
+			b.expel(old, expulsion{reason: packet.SessionTakenOver, cause: "taken over"})
+			continue
 		}
-		if old == nil {
-			break
-		}
-		b.expel(old, expulsion{reason: packet.SessionTakenOver, cause: "taken over"})
+		break
 	}
 	b.cfg.Observer.Connected(c.transport, c.version)
 	// A key or rule deleted between authentication and admission has notified only those it found.
@@ -101,28 +111,35 @@ func (b *Broker) newClient(a *app, g Grant, req ConnectRequest) *Client {
 	return c
 }
 
-// admit puts c in its place, or returns the older connection that holds it. A client id belongs to the subject that
-// uses it (CONTRACT section 4).
-func (b *Broker) admit(a *app, c *Client, connectionsMax int) (old *Client, err error) {
+// strangerWait is how long a CONNECT waits for another subject's connection to end that holds its client id: whoever
+// signs out and in again as somebody else may be heard before the old connection's end (chosen: above a round trip).
+const strangerWait = 250 * time.Millisecond
+
+// admit puts c in its place, or returns the older connection that holds it: old to be taken over or, where that is
+// another subject's, what tells of its end. A client id belongs to the subject that uses it (CONTRACT section 4).
+func (b *Broker) admit(a *app, c *Client, connectionsMax int) (old *Client, gone <-chan struct{}, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if b.draining.Load() {
-		return nil, ErrDraining
+		return nil, nil, ErrDraining
 	}
 	if a.closed.Load() {
-		return nil, ErrBadCredentials
+		return nil, nil, ErrBadCredentials
 	}
 	if old = a.clients[c.id]; old != nil {
-		if old.Grant().Subject() != c.Grant().Subject() {
-			return nil, ErrClientIDNotValid
+		if old.Grant().Subject() == c.Grant().Subject() {
+			return old, nil, nil
 		}
-		return old, nil
+		if old.gone == nil {
+			old.gone = make(chan struct{})
+		}
+		return nil, old.gone, nil
 	}
 	if len(a.clients) >= connectionsMax {
-		return nil, ErrConnectionsMax
+		return nil, nil, ErrConnectionsMax
 	}
 	a.clients[c.id] = c
-	return nil, nil
+	return nil, nil, nil
 }
 
 // assignedClientID makes the Assigned Client Identifier [MQTT5-3.1.3-7]: 80 random bits.
@@ -166,6 +183,9 @@ func (b *Broker) End(c *Client, e Ending) {
 	a.mu.Lock()
 	if a.clients[c.id] == c {
 		delete(a.clients, c.id)
+	}
+	if c.gone != nil {
+		close(c.gone)
 	}
 	c.mu.Lock()
 	for _, s := range c.subs {

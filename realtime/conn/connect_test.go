@@ -239,6 +239,17 @@ func TestTakeover(t *testing.T) {
 		require.Equal(t, packet.ClientIdentifierNotValid, brokertest.Expect[*packet.Connack](c).Reason)
 		first.ExpectNothing()
 	})
+	t.Run("another subject gets the client id of a connection that is just ending", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		first := w.client(packet.V5, "c")
+		c := w.dial(packet.V5)
+		p := &packet.Connect{Version: packet.V5, CleanStart: true, ClientID: "c"}
+		user("somebody")(p)
+		c.Send(p)
+		first.Close()
+		require.Equal(t, packet.Success, brokertest.Expect[*packet.Connack](c).Reason)
+	})
 	t.Run("the same client id in another app is another client", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t)
