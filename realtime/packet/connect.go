@@ -51,7 +51,8 @@ func decodeConnect(r *reader) *Connect {
 		if name == protocolName31 || name == protocolName311 {
 			r.fail(&DecodeError{UnsupportedProtocolVersion, "MQTT5-3.1.2-2", "protocol version is not supported"})
 		} else {
-			r.fail(&DecodeError{UnsupportedProtocolVersion, "MQTT5-3.1.2-1", "protocol name is not MQTT"})
+			// No MQTT, so that no CONNACK is owed; its versions would not know how to read one.
+			r.fail(malformed("MQTT5-3.1.2-1", "protocol name is not MQTT"))
 		}
 		return nil
 	}
@@ -68,12 +69,12 @@ func decodeConnect(r *reader) *Connect {
 	if c.Version == V5 {
 		c.Properties, _ = r.properties(TypeConnect)
 	}
-	c.ClientID = r.string()
+	c.ClientID = string(r.name())
 	if flags&flagWill != 0 {
 		c.Will = decodeWill(r, flags, c.Version)
 	}
 	if c.HasUsername = flags&flagUsername != 0 && !leftOut(r, c.Version); c.HasUsername {
-		c.Username = r.string()
+		c.Username = string(r.name())
 	}
 	if c.HasPassword = flags&flagPassword != 0 && !leftOut(r, c.Version); c.HasPassword {
 		c.Password = r.bytes()
@@ -114,7 +115,7 @@ func decodeWill(r *reader, flags byte, v Version) *Will {
 	if v == V5 {
 		w.Properties, _ = r.properties(typeWill)
 	}
-	w.Topic = r.string()
+	w.Topic = string(r.name())
 	w.Payload = r.bytes()
 	switch {
 	case r.err != nil:

@@ -3,6 +3,7 @@ package packet
 import (
 	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -11,6 +12,16 @@ import (
 // drawText draws text that MQTT can say: any Unicode but U+0000.
 func drawText(t *rapid.T, name string) string {
 	return strings.ReplaceAll(rapid.StringN(0, 12, 40).Draw(t, name), "\x00", "")
+}
+
+// drawName draws text without control characters.
+func drawName(t *rapid.T, name string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return -1
+		}
+		return r
+	}, drawText(t, name))
 }
 
 // drawTopic draws a Topic Name.
@@ -249,10 +260,10 @@ func drawSubscribe(t *rapid.T, v Version) *Subscribe {
 func drawConnect(t *rapid.T, v Version) *Connect {
 	c := &Connect{
 		Version: v, CleanStart: rapid.Bool().Draw(t, "clean start"), KeepAlive: rapid.Uint16().Draw(t, "keep alive"),
-		ClientID: drawText(t, "client id"),
+		ClientID: drawName(t, "client id"),
 	}
 	if c.HasUsername = rapid.Bool().Draw(t, "user name"); c.HasUsername {
-		c.Username = drawText(t, "user name")
+		c.Username = drawName(t, "user name")
 	}
 	if c.HasPassword = (c.HasUsername || v == V5) && rapid.Bool().Draw(t, "password"); c.HasPassword {
 		c.Password = drawBytes(t, "password")

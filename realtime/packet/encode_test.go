@@ -3,6 +3,7 @@ package packet
 import (
 	"strings"
 	"testing"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
@@ -120,6 +121,15 @@ func TestAppend_writes_lengths_of_every_size(t *testing.T) {
 		got, ok := next(t, newDecoder(t, V5, "server"), p.Append([]byte{}, V5)).(*Publish)
 		require.True(t, ok)
 		require.Equal(t, p.Properties, got.Properties)
+	}
+}
+
+func TestHasControl_is_Unicodes_category_Cc(t *testing.T) {
+	t.Parallel()
+	for r := rune(0); r <= utf8.MaxRune; r++ {
+		if text := "a" + string(r) + "b"; hasControl([]byte(text)) != unicode.IsControl(r) {
+			t.Errorf("hasControl(%q) = %v", text, !unicode.IsControl(r))
+		}
 	}
 }
 

@@ -179,7 +179,7 @@ func (p *Properties) read(r *reader, which PropertySet) {
 	case PropContentType:
 		p.ContentType = r.string()
 	case PropResponseTopic:
-		p.ResponseTopic = r.string()
+		p.ResponseTopic = string(r.name())
 		if r.err == nil && !wildcardFree(p.ResponseTopic) {
 			r.fail(protocolError("MQTT5-3.3.2-14", "Response Topic holds a wildcard"))
 		}

@@ -29,7 +29,7 @@ func decodePublish(r *reader, p *Publish, flags byte, v Version) {
 		r.fail(malformed("MQTT5-3.3.1-2", "DUP is set on QoS 0"))
 		return
 	}
-	p.Topic = r.text()
+	p.Topic = r.name()
 	if p.QoS > 0 {
 		p.PacketID = r.packetID()
 	}

@@ -25,7 +25,7 @@ func decodeSubscribe(r *reader, v Version) *Subscribe {
 		s.Properties, _ = r.properties(TypeSubscribe)
 	}
 	for r.err == nil && len(r.b) > 0 {
-		filter := r.string()
+		filter := string(r.name())
 		options := r.byte()
 		if r.err != nil {
 			break

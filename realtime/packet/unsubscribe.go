@@ -16,7 +16,7 @@ func decodeUnsubscribe(r *reader, v Version) *Unsubscribe {
 		u.Properties, _ = r.properties(TypeUnsubscribe)
 	}
 	for r.err == nil && len(r.b) > 0 {
-		filter := r.string()
+		filter := string(r.name())
 		if r.err == nil && filter == "" {
 			r.fail(malformed("MQTT5-4.7.3-1", "Topic Filter is empty"))
 		}

@@ -159,6 +159,27 @@ func (r *reader) text() []byte {
 
 func (r *reader) string() string { return string(r.text()) }
 
+// name returns a view of text that names something: a topic, a client, a user. Control characters, which a receiver may
+// refuse (MQTT 5.0 section 1.5.4), have no place there: names become paths, log fields and lines on a console.
+func (r *reader) name() []byte {
+	v := r.text()
+	if hasControl(v) {
+		r.fail(malformed("", "name holds a control character"))
+		return nil
+	}
+	return v
+}
+
+// hasControl reports whether UTF-8 text holds one of U+0000 to U+001F and U+007F to U+009F.
+func hasControl(text []byte) bool {
+	for i, c := range text {
+		if c < 0x20 || c == 0x7F || c == 0xC2 && text[i+1] < 0xA0 {
+			return true
+		}
+	}
+	return false
+}
+
 func (r *reader) bytes() []byte { return append([]byte{}, r.binary()...) }
 
 func (r *reader) packetID() uint16 {

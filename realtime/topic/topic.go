@@ -15,6 +15,7 @@ const BytesMax = 65_535
 var (
 	ErrEmpty        = errors.New("topic is empty")                              // [MQTT5-4.7.3-1]
 	ErrInvalidUTF8  = errors.New("topic is not UTF-8 text without U+0000")      // [MQTT5-4.7.3-2]
+	ErrControl      = errors.New("topic holds a control character")             // may be refused, MQTT 5.0 section 1.5.4
 	ErrTooLong      = errors.New("topic has too many bytes")                    // [MQTT5-4.7.3-3]
 	ErrTooDeep      = errors.New("topic has too many levels")                   // a limit of ours
 	ErrWildcard     = errors.New("topic name holds a wildcard")                 // [MQTT5-4.7.1-1]
@@ -39,8 +40,20 @@ func (l Limits) check(s string) error {
 		return ErrTooLong
 	case !utf8.ValidString(s) || strings.IndexByte(s, 0) >= 0:
 		return ErrInvalidUTF8
+	case hasControl(s):
+		return ErrControl
 	}
 	return nil
+}
+
+// hasControl reports whether UTF-8 text holds one of U+0000 to U+001F and U+007F to U+009F.
+func hasControl(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < 0x20 || c == 0x7F || c == 0xC2 && s[i+1] < 0xA0 {
+			return true
+		}
+	}
+	return false
 }
 
 func (l Limits) checkLevels(s string) error {

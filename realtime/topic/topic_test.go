@@ -3,6 +3,8 @@ package topic
 import (
 	"strings"
 	"testing"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 )
@@ -203,6 +205,14 @@ func TestValidateName(t *testing.T) {
 		{"U+0000 [MQTT5-4.7.3-2]", "a\x00", limits, ErrInvalidUTF8},
 		{"bytes that are no UTF-8", "a\xff", limits, ErrInvalidUTF8},
 		{"a surrogate", "\xed\xa0\x80", limits, ErrInvalidUTF8},
+		{"a control character", "a\n", limits, ErrControl},
+		{"U+0001", "\x01", limits, ErrControl},
+		{"U+001F", "a/\x1f", limits, ErrControl},
+		{"U+007F", "\x7fa", limits, ErrControl},
+		{"U+0080", "\u0080", limits, ErrControl},
+		{"U+009F", "a\u009fb", limits, ErrControl},
+		{"U+00A0, which is none", "\u00a0", limits, nil},
+		{"a letter of the same first byte, and others", "Â/é/日", limits, nil},
 		{"as many bytes as allowed", "0123456789", limits, nil},
 		{"a byte too many", "0123456789a", limits, ErrTooLong},
 		{"characters count as bytes", "ééééé", limits, nil},
@@ -222,6 +232,15 @@ func TestValidateName(t *testing.T) {
 				require.ErrorIs(t, ValidateFilter(c.name, c.limits), c.want, "the same holds for a filter")
 			}
 		})
+	}
+}
+
+func TestHasControl_is_Unicodes_category_Cc(t *testing.T) {
+	t.Parallel()
+	for r := rune(0); r <= utf8.MaxRune; r++ {
+		if text := "a" + string(r) + "b"; hasControl(text) != unicode.IsControl(r) {
+			t.Errorf("hasControl(%q) = %v", text, !unicode.IsControl(r))
+		}
 	}
 }
 
