@@ -26,8 +26,8 @@ const (
 	pubcomp kind = "PUBCOMP"
 )
 
-// packet is a packet on its way. Its message is a number, by which it is told apart.
-type packet struct {
+// pkt is a packet on its way. Its message is a number, by which it is told apart.
+type pkt struct {
 	kind kind
 	id   uint16
 	qos  byte
@@ -72,7 +72,7 @@ type store struct {
 type effect struct {
 	name   string
 	commit func(*store)
-	send   *packet
+	send   *pkt
 }
 
 // client is the other side, correct and with a good memory.
@@ -102,8 +102,8 @@ type world struct {
 	expired    bool // the time of the messages that expire has come
 	client     client
 	connected  bool
-	toServer   []packet
-	toClient   []packet
+	toServer   []pkt
+	toClient   []pkt
 	lastEffect string
 	crashedAt  map[string]bool // between which effects the server crashed
 }
@@ -127,14 +127,14 @@ func (w *world) clientPublishes() {
 		id++
 	}
 	c.inflight = append(c.inflight, flight{id: id, msg: c.next})
-	w.toServer = append(w.toServer, packet{publish, id, c.qos[c.next-1], c.next})
+	w.toServer = append(w.toServer, pkt{publish, id, c.qos[c.next-1], c.next})
 	c.next++
 }
 
-func (w *world) clientTakes(p packet) {
+func (w *world) clientTakes(p pkt) {
 	c := &w.client
 	i := slices.IndexFunc(c.inflight, func(f flight) bool { return f.id == p.id })
-	answer := packet{id: p.id}
+	answer := pkt{id: p.id}
 	switch p.kind {
 	case publish:
 		answer.kind = puback
@@ -167,7 +167,7 @@ func (w *world) clientTakes(p packet) {
 // --- the server
 
 // then decides what happens next: the commit, then the packet; the other way round if that is the fault.
-func (w *world) then(wrong fault, name string, commit func(*store), p packet) {
+func (w *world) then(wrong fault, name string, commit func(*store), p pkt) {
 	both := []effect{{name: name, commit: commit}, {name: string(p.kind), send: &p}}
 	if w.fault == wrong {
 		slices.Reverse(both)
@@ -176,7 +176,7 @@ func (w *world) then(wrong fault, name string, commit func(*store), p packet) {
 }
 
 // answer sends a packet that needs no commit of its own, but none of those under way is overtaken.
-func (w *world) answer(p packet) {
+func (w *world) answer(p pkt) {
 	if w.fault == duplicateAtOnce {
 		w.toClient = append(w.toClient, p)
 		return
@@ -196,7 +196,7 @@ func (w *world) row() func(*store) {
 	return func(s *store) { s.cursor, s.window, s.ids, s.last = cursor, window, ids, st.NextPacketID }
 }
 
-func (w *world) serverTakes(p packet) {
+func (w *world) serverTakes(p pkt) {
 	switch p.kind {
 	case publish:
 		w.serverTakesPublish(p)
@@ -208,27 +208,27 @@ func (w *world) serverTakes(p packet) {
 		w.dirty = true
 	case pubrec:
 		if w.s.Pubrec(p.id, false) == PubrecRelease {
-			w.then(relBeforeState, "state rel", w.row(), packet{kind: pubrel, id: p.id})
+			w.then(relBeforeState, "state rel", w.row(), pkt{kind: pubrel, id: p.id})
 		} else {
-			w.answer(packet{kind: pubrel, id: p.id})
+			w.answer(pkt{kind: pubrel, id: p.id})
 		}
 	case pubrel:
 		if w.s.Release(p.id) {
-			w.then(compBeforeDeletion, "id's deletion", w.row(), packet{kind: pubcomp, id: p.id})
+			w.then(compBeforeDeletion, "id's deletion", w.row(), pkt{kind: pubcomp, id: p.id})
 		} else {
-			w.answer(packet{kind: pubcomp, id: p.id})
+			w.answer(pkt{kind: pubcomp, id: p.id})
 		}
 	}
 }
 
-func (w *world) serverTakesPublish(p packet) {
+func (w *world) serverTakesPublish(p pkt) {
 	entry := logEntry{p.msg, p.qos}
 	if p.qos == 1 {
-		w.then(ackBeforeMessage, "message", func(s *store) { s.log = append(s.log, entry) }, packet{kind: puback, id: p.id})
+		w.then(ackBeforeMessage, "message", func(s *store) { s.log = append(s.log, entry) }, pkt{kind: puback, id: p.id})
 		return
 	}
 	if w.s.Receive(p.id) {
-		w.answer(packet{kind: pubrec, id: p.id})
+		w.answer(pkt{kind: pubrec, id: p.id})
 		return
 	}
 	row := w.row()
@@ -242,7 +242,7 @@ func (w *world) serverTakesPublish(p packet) {
 		row(s)
 		s.log = append(s.log, entry)
 	}
-	w.then(recBeforeMessage, "message and id", commit, packet{kind: pubrec, id: p.id})
+	w.then(recBeforeMessage, "message and id", commit, pkt{kind: pubrec, id: p.id})
 }
 
 // serverSends takes the next entry of the log, and sends it unless it has expired.
@@ -255,7 +255,7 @@ func (w *world) serverSends() {
 		}
 		return
 	}
-	p := packet{kind: publish, qos: e.qos, msg: e.msg}
+	p := pkt{kind: publish, qos: e.qos, msg: e.msg}
 	p.id = w.s.Send(Entry{Position: at(uint64(w.read)), QoS: e.qos})
 	if e.qos == 1 {
 		w.dirty = true
@@ -305,7 +305,7 @@ func (w *world) connect(t *testing.T) {
 	w.s.SetReceiveMaximum(w.receiveMax)
 	first := len(w.effects)
 	w.s.Resend(func(e *Entry) bool {
-		p := packet{kind: publish, id: e.PacketID, qos: e.QoS, msg: w.store.log[e.Position.Seq-1].msg}
+		p := pkt{kind: publish, id: e.PacketID, qos: e.QoS, msg: w.store.log[e.Position.Seq-1].msg}
 		if e.State == StateRel && w.fault != publishAfterRel {
 			p.kind = pubrel
 		}
@@ -319,7 +319,7 @@ func (w *world) connect(t *testing.T) {
 		slices.Reverse(w.effects[first:])
 	}
 	for _, f := range w.client.inflight {
-		p := packet{publish, f.id, w.client.qos[f.msg-1], f.msg}
+		p := pkt{publish, f.id, w.client.qos[f.msg-1], f.msg}
 		if f.rel {
 			p.kind = pubrel
 		}

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"encoding/hex"
 	"strings"
 	"testing"
@@ -60,6 +61,16 @@ func TestWindow_leaves_out_messages_and_Subscription_Identifiers(t *testing.T) {
 	}}))
 	require.NoError(t, err)
 	require.Equal(t, []Entry{e}, got)
+}
+
+func TestParse_takes_as_much_as_there_may_be(t *testing.T) {
+	t.Parallel()
+	window, err := ParseWindow(bytes.Repeat(AppendWindow(nil, []Entry{entry(7, 1, StateSent)}), windowMax))
+	require.NoError(t, err)
+	require.Len(t, window, windowMax)
+	ids, err := ParsePacketIDs(bytes.Repeat([]byte{0, 7}, 65_535))
+	require.NoError(t, err)
+	require.Len(t, ids, 65_535)
 }
 
 func TestParseWindow_refuses_damage(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/embercast/embercast/realtime/message"
+	"github.com/embercast/embercast/realtime/packet"
 )
 
 // windowMax bounds the window, counted in identifiers from its first to its last. Done entries stay in it behind one
@@ -77,6 +78,23 @@ func (s *Session) find(id uint16) *Entry {
 		return nil
 	}
 	return &window[i]
+}
+
+// Contradicts reports whether an acknowledgement of that kind cannot be of the message under way with the identifier:
+// a Protocol Error. One of an identifier that is not under way is none; it may come late, after a resumption.
+func (s *Session) Contradicts(id uint16, kind packet.Type) bool {
+	e := s.find(id)
+	if e == nil || e.State == StateDone {
+		return false
+	}
+	switch kind {
+	case packet.TypePuback:
+		return e.QoS != 1
+	case packet.TypePubrec:
+		return e.QoS != 2
+	default:
+		return e.State != StateRel
+	}
 }
 
 // Puback ends a QoS 1 delivery; false: no such delivery.

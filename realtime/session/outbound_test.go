@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/embercast/embercast/realtime/message"
+	"github.com/embercast/embercast/realtime/packet"
 )
 
 // at is the Position of the n-th message.
@@ -132,6 +133,32 @@ func TestPubcomp(t *testing.T) {
 	require.Equal(t, 1, s.Outstanding())
 	require.False(t, s.Pubcomp(1), "once")
 	require.False(t, s.Pubcomp(7), "never sent")
+}
+
+func TestContradicts_tells_the_wrong_acknowledgement_from_one_that_comes_late(t *testing.T) {
+	t.Parallel()
+	s := New()
+	sendAll(s, 1, 2, 2, 1, 2)
+	s.Pubrec(3, false)
+	s.Puback(4)
+	s.Pubrec(5, false)
+	s.Pubcomp(5)
+	for _, c := range []struct {
+		what                    string
+		id                      uint16
+		puback, pubrec, pubcomp bool
+	}{
+		{"QoS 1, sent", 1, false, true, true},
+		{"QoS 2, sent", 2, true, false, true},
+		{"QoS 2, in rel", 3, true, false, false},
+		{"QoS 1, done", 4, false, false, false},
+		{"QoS 2, done", 5, false, false, false},
+		{"never sent", 6, false, false, false},
+	} {
+		require.Equal(t, c.puback, s.Contradicts(c.id, packet.TypePuback), "PUBACK of %s", c.what)
+		require.Equal(t, c.pubrec, s.Contradicts(c.id, packet.TypePubrec), "PUBREC of %s", c.what)
+		require.Equal(t, c.pubcomp, s.Contradicts(c.id, packet.TypePubcomp), "PUBCOMP of %s", c.what)
+	}
 }
 
 func TestQuota(t *testing.T) {
