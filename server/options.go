@@ -23,6 +23,7 @@ type commands struct {
 
 	Serve       serveCommand       `cmd:"" default:"withargs" help:"Serve (this is what happens without a command)."`
 	AdminToken  adminTokenCommand  `cmd:"" help:"Show the admin token that was made at the first start."`
+	Secrets     secretsCommand     `cmd:"" help:"Make the secrets of a deployment, in files; what compose starts first."`
 	Migrate     migrateCommand     `cmd:"" help:"Bring the database's schema up to date and exit; serve does it by itself."`
 	Healthcheck healthcheckCommand `cmd:"" help:"Ask a running server whether it is ready; exit 1 if not."`
 	Version     versionCommand     `cmd:"" help:"Show the version."`

@@ -67,6 +67,25 @@ func (c adminTokenCommand) Run(o *options) error {
 	return err //nolint:wrapcheck // the terminal's own words
 }
 
+type secretsCommand struct {
+	Dir              string `required:"" placeholder:"DIR" help:"Where to put them; what is there stays as it is."`
+	RotateAdminToken bool   `help:"Make a new admin token; a running server takes it when it is started again."`
+}
+
+// Run makes the admin token, the secret key and, where database-url names a user of Postgres, its password.
+func (c secretsCommand) Run(o *options) error {
+	if err := node.MakeSecrets(c.Dir, o.DatabaseURL); err != nil {
+		return err
+	}
+	if c.RotateAdminToken {
+		if _, err := (&node.Config{DataDir: c.Dir}).RotateAdminToken(); err != nil {
+			return err
+		}
+	}
+	_, err := fmt.Fprintln(os.Stdout, "the secrets are in", c.Dir)
+	return err
+}
+
 type healthcheckCommand struct {
 	Timeout time.Duration `default:"5s" help:"How long the server may take to answer."`
 }

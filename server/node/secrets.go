@@ -63,12 +63,7 @@ func (c *Config) secretKey() ([]byte, error) {
 	text := c.SecretKey
 	if text == "" {
 		var err error
-		text, _, err = readOrMake(filepath.Join(c.DataDir, secretKeyFile), func() string {
-			var raw [32]byte
-			rand.Read(raw[:]) // it never fails
-			return hex.EncodeToString(raw[:])
-		})
-		if err != nil {
+		if text, _, err = readOrMake(filepath.Join(c.DataDir, secretKeyFile), newSecretKey); err != nil {
 			return nil, err
 		}
 	}
@@ -77,6 +72,13 @@ func (c *Config) secretKey() ([]byte, error) {
 		return nil, fmt.Errorf("secret key in %s %w", filepath.Join(c.DataDir, secretKeyFile), err)
 	}
 	return key, nil
+}
+
+// newSecretKey is 32 random bytes in hex.
+func newSecretKey() string {
+	var raw [32]byte
+	rand.Read(raw[:]) // it never fails
+	return hex.EncodeToString(raw[:])
 }
 
 func readOrMake(path string, newSecret func() string) (secret string, made bool, err error) {
