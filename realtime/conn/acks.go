@@ -6,6 +6,7 @@ import (
 	"github.com/embercast/embercast/realtime/broker"
 	"github.com/embercast/embercast/realtime/packet"
 	"github.com/embercast/embercast/realtime/session"
+	"github.com/embercast/embercast/realtime/topic"
 )
 
 // ack is a PUBLISH of the client's whose outcome may still be open; kind 0 is a QoS 0 one, which gets no answer and
@@ -76,31 +77,32 @@ func (q *ackQueue) count(kind packet.Type, n int) {
 	}
 }
 
-// acknowledge takes a PUBACK, PUBREC, PUBREL or PUBCOMP from the client.
+// acknowledge takes a PUBACK, PUBREC, PUBREL or PUBCOMP from the client. An identifier that is not under way is
+// released once more, and no error: the client may ask again for what was done before a crash.
 func (c *Conn) acknowledge(p *packet.Ack) error {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	contradicts := p.Kind != packet.TypePubrel && c.session.Contradicts(p.PacketID, p.Kind)
+	if !contradicts {
+		defer c.mu.Unlock()
+		return c.acknowledgeLocked(p)
+	}
+	c.mu.Unlock()
+	return c.fail(packet.ProtocolError, "acknowledgement of another QoS than the message's [MQTT5-4.3.2-4]")
+}
+
+func (c *Conn) acknowledgeLocked(p *packet.Ack) error {
 	switch p.Kind {
 	case packet.TypePuback:
 		c.session.Puback(p.PacketID)
 	case packet.TypePubcomp:
 		c.session.Pubcomp(p.PacketID)
 	case packet.TypePubrec:
-		switch c.session.Pubrec(p.PacketID, p.Reason.Failed()) {
-		case session.PubrecRelease:
+		if c.session.Pubrec(p.PacketID, p.Reason.Failed()) == session.PubrecRelease || !p.Reason.Failed() {
 			return c.answerLocked(&packet.Ack{Kind: packet.TypePubrel, PacketID: p.PacketID})
-		case session.PubrecUnknown:
-			if !p.Reason.Failed() {
-				return c.answerLocked(&packet.Ack{Kind: packet.TypePubrel, PacketID: p.PacketID, Reason: packet.PacketIdentifierNotFound})
-			}
-		case session.PubrecDiscarded:
 		}
 	default: // PUBREL
-		reason := packet.Success
-		if !c.session.Release(p.PacketID) {
-			reason = packet.PacketIdentifierNotFound
-		}
-		return c.answerLocked(&packet.Ack{Kind: packet.TypePubcomp, PacketID: p.PacketID, Reason: reason})
+		c.session.Release(p.PacketID)
+		return c.answerLocked(&packet.Ack{Kind: packet.TypePubcomp, PacketID: p.PacketID})
 	}
 	return nil
 }
@@ -120,8 +122,8 @@ func (c *Conn) subscribe(p *packet.Subscribe) error {
 			c.mu.Unlock()
 			continue
 		}
-		if s.NoLocal && isShared(s.Filter) {
-			return c.fail(packet.ProtocolError, "No Local on a Shared Subscription [MQTT5-3.8.3-4]")
+		if err := c.judgeShared(&s); err != nil {
+			return err
 		}
 		r := c.cfg.Broker.Subscribe(c.client, []session.Subscription{{
 			Filter: s.Filter, QoS: s.QoS, NoLocal: s.NoLocal, RetainAsPublished: s.RetainAsPublished,
@@ -141,7 +143,19 @@ func (c *Conn) subscribe(p *packet.Subscribe) error {
 	return nil
 }
 
-func isShared(filter string) bool { return len(filter) > 7 && filter[:7] == "$share/" }
+// judgeShared checks what 5.0 calls a Protocol Error in a Shared Subscription.
+func (c *Conn) judgeShared(s *packet.Subscription) error {
+	_, _, shared, err := topic.ParseShared(s.Filter)
+	switch {
+	case !shared || c.version != packet.V5:
+		return nil
+	case err != nil:
+		return c.fail(packet.ProtocolError, err.Error()+" [MQTT5-4.8.2-2]")
+	case s.NoLocal:
+		return c.fail(packet.ProtocolError, "No Local on a Shared Subscription [MQTT5-3.8.3-4]")
+	}
+	return nil
+}
 
 // unsubscribe takes an UNSUBSCRIBE [MQTT5-3.10.4-4].
 func (c *Conn) unsubscribe(p *packet.Unsubscribe) error {

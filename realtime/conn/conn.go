@@ -143,11 +143,12 @@ func (c *Conn) Receive(b []byte) error {
 		}
 	}
 	c.mu.Lock()
-	pending := c.out.pending() && !c.out.marked
+	ending := c.state >= stateClosing
+	// What ended without a word is hung up by a Flush too.
+	pending := (ending || c.out.pending()) && !c.out.marked
 	if pending {
 		c.out.marked = true
 	}
-	ending := c.state >= stateClosing
 	c.mu.Unlock()
 	if pending {
 		marks.Mark(c)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/embercast/embercast/realtime/broker"
 	"github.com/embercast/embercast/realtime/broker/brokertest"
+	"github.com/embercast/embercast/realtime/message"
 	"github.com/embercast/embercast/realtime/packet"
 )
 
@@ -162,6 +163,51 @@ func TestPublish(t *testing.T) {
 			require.Len(t, log, 2, "the end of a retained message is an entry of the log")
 			require.True(t, log[1].Clears())
 		})
+	})
+}
+
+func TestAcknowledge(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		qos  byte
+		acks []packet.Type
+	}{
+		"a PUBREC for QoS 1":                {1, []packet.Type{packet.TypePubrec}},
+		"a PUBCOMP for QoS 1":               {1, []packet.Type{packet.TypePubcomp}},
+		"a PUBACK for QoS 2":                {2, []packet.Type{packet.TypePuback}},
+		"a PUBCOMP before the PUBREC":       {2, []packet.Type{packet.TypePubcomp}},
+		"a PUBACK after the PUBREC (QoS 2)": {2, []packet.Type{packet.TypePubrec, packet.TypePuback}},
+	} {
+		t.Run(name+" is a protocol error", func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			c := w.client(packet.V5, "c")
+			c.Subscribe("a", 2)
+			_, err := w.broker.Publish(t.Context(), broker.Publication{App: 1, Messages: []*message.Message{{Topic: "a", QoS: test.qos}}})
+			require.NoError(t, err)
+			m := c.ExpectMessage("a", "")
+			for i, kind := range test.acks {
+				c.Send(&packet.Ack{Kind: kind, PacketID: m.PacketID})
+				if i < len(test.acks)-1 {
+					c.ExpectAck(packet.TypePubrel, m.PacketID, packet.Success)
+				}
+			}
+			c.ExpectEnd(packet.ProtocolError)
+		})
+	}
+	t.Run("what is not under way is released once more", func(t *testing.T) {
+		t.Parallel()
+		for name, v := range versions {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				c := newWorld(t).client(v, "c")
+				c.Send(&packet.Ack{Kind: packet.TypePuback, PacketID: 5}, &packet.Ack{Kind: packet.TypePubcomp, PacketID: 6},
+					&packet.Ack{Kind: packet.TypePubrec, PacketID: 7}, &packet.Ack{Kind: packet.TypePubrel, PacketID: 8})
+				c.ExpectAck(packet.TypePubrel, 7, packet.Success)
+				c.ExpectAck(packet.TypePubcomp, 8, packet.Success)
+				c.ExpectNothing()
+			})
+		}
 	})
 }
 
