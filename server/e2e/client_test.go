@@ -328,14 +328,21 @@ func (c *client) say(topic, payload string) {
 	}
 }
 
-// next returns the next message.
+// fence begins the payload of messages that only mark a point in time.
+const fence = "fence-"
+
+// next returns the next message, but for fences.
 func (c *client) next() message {
 	c.t.Helper()
-	m, ok := c.messages.next(patience)
-	if !ok {
-		c.t.Fatalf("%s got no message within %v", c.name, patience)
+	for {
+		m, ok := c.messages.next(patience)
+		if !ok {
+			c.t.Fatalf("%s got no message within %v", c.name, patience)
+		}
+		if !strings.HasPrefix(m.Payload, fence) {
+			return m
+		}
 	}
-	return m
 }
 
 // hears checks that the next messages are these, "topic payload" each, in this order.
@@ -348,19 +355,24 @@ func (c *client) hears(want ...string) {
 	}
 }
 
-// hearsNothingBut has the server say something last on a topic that the client follows, and checks that nothing else came
-// before it but what is wanted: what was on its way would have come.
+// hearsNothingBut sets a fence on a topic that the client follows, and checks that nothing else came before it but what is
+// wanted: what was on its way would have come.
 func (c *client) hearsNothingBut(a *app, topic string, want ...string) {
 	c.t.Helper()
-	last := fmt.Sprintf("last-%d", time.Now().UnixNano())
+	last := fmt.Sprintf("%s%s-%d", fence, c.id, time.Now().UnixNano())
 	a.publish(topic, last, false)
 	got := []string{}
 	for {
-		m := c.next()
-		if m.Topic == topic && m.Payload == last {
+		m, ok := c.messages.next(patience)
+		if !ok {
+			c.t.Fatalf("%s heard %q, and not the fence at %s", c.name, got, topic)
+		}
+		if m.Payload == last {
 			break
 		}
-		got = append(got, m.says())
+		if !strings.HasPrefix(m.Payload, fence) {
+			got = append(got, m.says())
+		}
 	}
 	if !slices.Equal(got, want) && len(got)+len(want) > 0 {
 		c.t.Fatalf("%s heard %q, want %q and nothing else", c.name, got, want)
@@ -393,3 +405,10 @@ func (c *client) stays(topic string) {
 
 // disconnect leaves in good order.
 func (c *client) disconnect() { c.t.Helper(); c.do("disconnect", nil, nil) }
+
+func decode(t testing.TB, raw []byte, v any) {
+	t.Helper()
+	if err := json.Unmarshal(raw, v); err != nil {
+		t.Fatalf("%v: %s", err, raw)
+	}
+}

@@ -242,6 +242,24 @@ func (a *app) awaitDisconnected(clientID string) {
 	})
 }
 
+// awaitSubscribed waits until a client has a subscription.
+func (a *app) awaitSubscribed(clientID string) {
+	a.s.t.Helper()
+	eventually(a.s.t, patience, func() string {
+		var c struct {
+			Count int `json:"subscription_count"`
+		}
+		answer := a.s.call("GET", a.path("/clients/"+url.PathEscape(clientID)), a.s.admin, nil)
+		if answer.status == http.StatusOK {
+			answer.into(&c)
+		}
+		if c.Count == 0 {
+			return clientID + " has not subscribed: status " + strconv.Itoa(answer.status)
+		}
+		return ""
+	})
+}
+
 // metric returns the sum of a counter's lines, or of those whose labels hold label (such as cause="auth_failed").
 func (s *server) metric(name, label string) float64 {
 	s.t.Helper()

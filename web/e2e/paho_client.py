@@ -19,13 +19,18 @@ def say(line):
 
 
 class Client(mqtt.Client):
-    """Paho, that keeps the Reason Codes of acknowledgements: 1.6 reads them and tells nobody."""
+    """Paho, that keeps Reason Codes: 1.6 tells nobody those of PUBACK, nor that of a DISCONNECT without properties."""
 
     def _handle_pubackcomp(self, cmd):
         body = self._in_packet["packet"]
         code = body[2] if self._protocol == mqtt.MQTTv5 and len(body) > 2 else 0
         reasons[int.from_bytes(body[:2], "big")] = code
         return super()._handle_pubackcomp(cmd)
+
+    def _handle_disconnect(self):
+        body = self._in_packet["packet"]
+        say({"event": "disconnect", "code": body[0] if body else 0})
+        return super()._handle_disconnect()
 
 
 client = None
@@ -55,8 +60,6 @@ def on_disconnect(_client, _userdata, reason, _properties=None):
         command = waiting.pop("connect", None)
     if command is not None:
         say({"id": command, "error": "closed without CONNACK", "code": 0})
-    if isinstance(reason, mqtt.ReasonCodes):
-        say({"event": "disconnect", "code": reason.value})
     say({"event": "close"})
     if flooding is not None:
         flooding.end()
@@ -76,7 +79,9 @@ def on_unsubscribe(_client, _userdata, mid, *_):
 
 
 def on_publish(_client, _userdata, mid):
-    if flooding is None or not flooding.acknowledged(mid):
+    if flooding is not None:
+        flooding.acknowledged(mid)
+    else:
         answer(("pub", mid), {"codes": [reasons.pop(mid, 0)]})
 
 
@@ -107,33 +112,40 @@ class Flood:
     def __init__(self, command, base, topics, window):
         self.command, self.base, self.topics = command, base, topics
         self.room = threading.Semaphore(window)
-        self.sent, self.open, self.over = 0, {}, False
-        self.changed = threading.Condition()
+        self.sent, self.over = 0, False
+        self.open, self.early = {}, set()  # by Packet Identifier: what waits for PUBACK, and PUBACKs that were faster than us
+        self.lock = threading.Lock()  # guards those two; not held while Paho is called, which has locks of its own
 
     def run(self):
         while True:
             self.room.acquire()
-            with self.changed:
-                if self.over:
-                    break
-                self.sent += 1
-                topic, number = "%s/%d" % (self.base, self.sent % self.topics), self.sent
-                mid = client.publish(topic, str(number), qos=1, retain=True).mid
-                self.open[mid] = (topic, number)
+            if self.over:
+                break
+            self.sent += 1
+            what = ("%s/%d" % (self.base, self.sent % self.topics), self.sent)
+            mid = client.publish(what[0], str(what[1]), qos=1, retain=True).mid
+            with self.lock:
+                if mid not in self.early:
+                    self.open[mid] = what
+                    continue
+                self.early.remove(mid)
+            self.tell(what)
         say({"id": self.command, "ok": {"sent": self.sent}})
 
     def acknowledged(self, mid):
-        with self.changed:
-            topic, number = self.open.pop(mid, (None, 0))
-        if topic is None:
-            return False
-        say({"event": "acked", "topic": topic, "value": number})
+        with self.lock:
+            what = self.open.pop(mid, None)
+            if what is None:
+                self.early.add(mid)
+                return
+        self.tell(what)
+
+    def tell(self, what):
+        say({"event": "acked", "topic": what[0], "value": what[1]})
         self.room.release()
-        return True
 
     def end(self):
-        with self.changed:
-            self.over = True
+        self.over = True
         self.room.release()
 
 

@@ -1,9 +1,9 @@
 // One visitor in one room of an Embercast app: MQTT 5 over WebSocket by plain mqtt.js, kept up whatever happens.
 //
-// A visitor's token comes from a publishable key and is good for an hour or less. Each is for a subject of its own, so it
-// cannot be renewed in place: shortly before it ends a second connection is made with a fresh token, and when that one
-// has everything, the first one goes. Nothing is missed, and what both brought is told apart by its id.
-// A token of one's own server is renewed in place, by publishing the next one to $auth/token.
+// A visitor's token comes from a publishable key and is good for an hour or less. Shortly before it ends the next one is
+// made, for the same visitor, and published to $auth/token: that renews it on the live connection, and nothing is missed.
+// A visitor may stay for the app's token_ttl_max_seconds; then, and after any other loss, it comes back as a new one.
+// A token of one's own server is renewed in the same way.
 /* global mqtt */
 
 const PRESENCE_SECONDS = 90; // kept presence ends by itself after this long: a crash of the server takes the wills with it
@@ -46,14 +46,16 @@ function tokenOf(text) {
   }
 }
 
-async function anonymousToken(app, key) {
-  const request = { method: 'POST', headers: { Authorization: `Bearer ${key}` } };
+// visitorToken gets a token for a new visitor, or the next one for the visitor that before is of.
+async function visitorToken(app, key, before) {
+  const request = { method: 'POST', headers: { Authorization: `Bearer ${key}`, 'Content-Type': 'application/json' }, body: JSON.stringify(before ? { token: before } : {}) };
   const answer = await fetch(`/v1/apps/${encodeURIComponent(app)}/tokens/anonymous`, request).catch(() => { throw unreachable(); });
   if (answer.ok) return tokenOf((await answer.json()).token);
   const after = Number(answer.headers.get('Retry-After')) || 0;
   switch (answer.status) {
     case 401: case 404: throw new Problem(`This server has no app “${app}” with that publishable key. Check both; the key begins with ek_.`, { final: true });
     case 403: throw new Problem(`That key gives visitors of ${location.origin} no token. Use a publishable key that lists this origin, or lists none.`, { final: true });
+    case 422: throw new Problem('You have been here for as long as a visitor may.', { final: true });
     case 409: throw new Problem('The app has no key that can sign tokens. Create one of kind signing.', { final: true });
     case 429: throw new Problem('Too many visitors have come from this address.', { after });
     default: throw new Problem(`The server gave no token (status ${answer.status}). Its log says why.`, { after });
@@ -182,7 +184,7 @@ export class Room {
   retry() { this.wake.now?.(); }
 
   async enter() {
-    if (!this.own && (!this.token || performance.now() > this.token.renewAt)) this.token = await anonymousToken(this.app, this.key);
+    if (!this.own && (!this.token || performance.now() > this.token.renewAt)) this.token = await visitorToken(this.app, this.key);
     const link = await this.open(this.token);
     if (this.stopped) return link.close();
     this.suspended.clear();
@@ -200,7 +202,7 @@ export class Room {
     return problem;
   }
 
-  // use makes link the one that counts, and says again what no acknowledgement came for.
+  // use makes link the one that counts, and says again what was not acknowledged.
   use(link) {
     this.settle();
     this.link = link;
@@ -218,13 +220,9 @@ export class Room {
   }
 
   async untilLost() {
-    for (;;) {
-      const link = this.link;
-      const code = await link.closed;
-      if (link !== this.link) continue; // it was replaced
-      this.settle();
-      return loss(code);
-    }
+    const code = await this.link.closed;
+    this.settle();
+    return loss(code);
   }
 
   async rest(problem, tries) {
@@ -240,32 +238,30 @@ export class Room {
 
   async renew() {
     if (this.own) return this.show.notice(`Your token ends at ${this.token.expires.toLocaleTimeString()}. Paste a new one under “Connection” to stay.`);
-    const old = this.link;
     try {
-      const token = await anonymousToken(this.app, this.key);
-      const next = await this.open(token);
-      if (this.stopped || old.gone) return next.close();
-      this.token = token;
-      this.renewals++;
-      this.use(next);
-      old.close();
-    } catch {
-      if (this.link === old && !old.gone) this.planRenewal(seconds(5)); // the old connection goes on meanwhile
+      await this.replaceToken(await visitorToken(this.app, this.key, this.token.text));
+    } catch (e) {
+      // While the token lasts, what failed may work yet. After that the server ends the connection, and run begins anew.
+      if (!e.final && !this.link.gone) this.planRenewal(seconds(5));
     }
   }
 
-  // renewWith puts a new token of one's own server in the place of the old one, on the live connection.
+  // renewWith renews with a token of one's own server.
   async renewWith(text) {
-    const token = tokenOf(text);
-    await this.link.client.publishAsync('$auth/token', text, { qos: 1 }).catch(() => {
-      throw new Problem('The server did not take the new token: it must be valid, and for the same user as before.');
+    await this.replaceToken(tokenOf(text)).catch(e => {
+      throw e instanceof Problem ? e : new Problem('The server did not take the new token: it must be valid, and for the same user as before.');
     });
+    this.show.notice('');
+  }
+
+  // replaceToken puts a new token in the place of the old one, on the live connection.
+  async replaceToken(token) {
+    await this.link.client.publishAsync('$auth/token', token.text, { qos: 1 });
     this.token = this.link.token = token;
     this.renewals++;
+    this.show.token(token, this.renewals);
     clearTimeout(this.renewal);
     this.planRenewal();
-    this.show.notice('');
-    this.show.token(token, this.renewals);
   }
 
   say(text) {
@@ -301,7 +297,7 @@ export class Room {
   // take takes a message of a link. What others send is theirs: it is shown only if it has the form it should have.
   take(link, topic, payload, packet) {
     const value = payload.length ? parse(payload) : null;
-    if (topic === '$auth/result') return this.takeResult(link, value);
+    if (topic === '$auth/result') return this.takeResult(value);
     const name = topic.slice(this.base.length + 1);
     if (name === 'topic') this.takeTopic(link, value);
     else if (name === 'chat') this.takeChat(value);
@@ -338,8 +334,8 @@ export class Room {
     this.show.online(people.sort((a, b) => a.name.localeCompare(b.name)));
   }
 
-  takeResult(link, result) {
-    if (link !== this.link || !result?.event?.startsWith('subscription_')) return;
+  takeResult(result) {
+    if (!result?.event?.startsWith('subscription_')) return;
     if (result.event === 'subscription_suspended') this.suspended.add(result.filter);
     else this.suspended.delete(result.filter);
     this.show.notice(this.suspended.size ? 'The app’s rules have changed: you no longer get what is said here.' : '');
