@@ -48,6 +48,8 @@ func New(cfg Config) *Server {
 		DisableStartupMessage: true, Immutable: true, StrictRouting: true, CaseSensitive: true,
 		BodyLimit: bodyBuffered, StreamRequestBody: true, ReadBufferSize: headerBytesMax, ReadTimeout: readTimeout, IdleTimeout: idleTimeout,
 		WriteTimeout: writeTimeout, ErrorHandler: s.tell,
+		// Forms are not ours: nothing reads one before it is known who sends it.
+		DisablePreParseMultipartForm: true,
 	})
 	s.app.Server().KeepHijackedConns = true
 	s.app.Server().NoDefaultServerHeader = true
