@@ -115,5 +115,6 @@ func (n *Node) writeReadyFile() error {
 		_ = os.Remove(f.Name()) //nolint:errcheck // the first error counts
 		return fmt.Errorf("ready file: %w; check EMBERCAST_READY_FILE", err)
 	}
+	n.announced = true
 	return nil
 }

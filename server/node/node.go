@@ -50,6 +50,7 @@ type Node struct {
 	scrape    *http.Server // the listener of its own for metrics
 	listeners map[string]net.Listener
 	serving   atomic.Bool
+	announced bool // the ready file is this node's
 
 	failed  chan error // what ended a listener that should go on
 	running sync.WaitGroup
@@ -239,6 +240,10 @@ func (n *Node) Stop(ctx context.Context) error {
 
 // release ends what open has begun.
 func (n *Node) release() error {
+	// Before the lock: the next one may write its own as soon as it has that. One that was refused has written none.
+	if n.announced {
+		_ = os.Remove(n.cfg.ReadyFile) //nolint:errcheck // somebody may have been first
+	}
 	n.stop()
 	n.engine.Wait()
 	var errs []error
@@ -247,9 +252,6 @@ func (n *Node) release() error {
 	}
 	if n.lock != nil {
 		errs = append(errs, n.lock.Close())
-	}
-	if n.cfg.ReadyFile != "" {
-		_ = os.Remove(n.cfg.ReadyFile) //nolint:errcheck // it may never have been there
 	}
 	return errors.Join(errs...)
 }
