@@ -11,7 +11,8 @@ import (
 type access struct {
 	// Scope lets secret keys in that have it; "" lets none in.
 	Scope string
-	// Under the rules: device keys and client tokens.
+	// Rules lets in who stands under them: device keys, client tokens, and callers without credentials where the app
+	// allows anonymous clients.
 	Rules bool
 	// Publishable lets publishable keys in, and nobody else.
 	Publishable bool
@@ -43,7 +44,7 @@ func (a access) admits(p *auth.Principal) bool {
 	case auth.PrincipalPublishable:
 		return a.Publishable
 	}
-	return a.Open
+	return a.Rules && p.Grant != nil
 }
 
 // names are the credentials that are admitted, as the OpenAPI document shows them.
@@ -59,7 +60,19 @@ func (a access) names() []string {
 		all = append(all, "secret key with scope "+a.Scope)
 	}
 	if a.Rules {
-		all = append(all, "device key under the rules", "client token under the rules")
+		all = append(all, "device key under the rules", "client token under the rules", "none under the rules, where the app's setting anonymous is true")
+	}
+	return all
+}
+
+// security is the same in OpenAPI's words.
+func (a access) security() []map[string][]string {
+	if a.Open {
+		return nil
+	}
+	all := []map[string][]string{{"bearer": {}}}
+	if a.Rules {
+		all = append(all, map[string][]string{"token_in_url": {}}, map[string][]string{})
 	}
 	return all
 }

@@ -7,8 +7,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
+	"reflect"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -18,9 +19,22 @@ import (
 
 // service holds what the handlers share.
 type service struct {
-	cfg     Config
-	api     huma.API
-	limiter *limiter
+	cfg        Config
+	api        huma.API
+	visitors   *limiter
+	publishers *limiter
+}
+
+// hooks are set once: huma asks for the maker of error documents, and whether names have a case, in variables of its
+// own.
+var hooks sync.Once //nolint:gochecknoglobals // guards another package's
+
+func setHooks() {
+	huma.NewError = fromHuma
+	huma.NewErrorWithContext = func(_ huma.Context, status int, message string, errs ...error) huma.StatusError {
+		return fromHuma(status, message, errs...)
+	}
+	huma.ValidateStrictCasing = true
 }
 
 // Mount serves the API on app.
@@ -28,15 +42,11 @@ func Mount(app *fiber.App, cfg Config) error {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	s := &service{cfg: cfg, limiter: newLimiter(cfg.Now)}
-	// huma asks for the maker of error documents in variables of its own.
-	huma.NewError = fromHuma
-	huma.NewErrorWithContext = func(_ huma.Context, status int, message string, errs ...error) huma.StatusError {
-		return fromHuma(status, message, errs...)
-	}
+	hooks.Do(setHooks)
+	s := &service{cfg: cfg, visitors: newLimiter(cfg.Now), publishers: newLimiter(cfg.Now)}
 	app.Use("/v1", noStore, s.cors)
-	s.api = humafiber.New(app, s.humaConfig())
-	s.api.UseMiddleware(s.authorize, s.readBody, s.idempotent)
+	s.api = humafiber.NewWithGroup(app, heads{app}, s.humaConfig())
+	s.api.UseMiddleware(s.discardBody, s.decodePath, s.authorize, s.readBody, s.idempotent)
 	s.apps()
 	s.keys()
 	s.tokens()
@@ -51,7 +61,7 @@ func Mount(app *fiber.App, cfg Config) error {
 	if err := s.document(app); err != nil {
 		return err
 	}
-	app.Use("/v1", methodNotAllowed(app))
+	app.Use(methodNotAllowed(routes(s.api.OpenAPI())))
 	return nil
 }
 
@@ -80,8 +90,11 @@ func (s *service) humaConfig() huma.Config {
 		OpenAPI: &huma.OpenAPI{
 			OpenAPI: "3.1.0", Info: info, OnAddOperation: []huma.AddOpFunc{},
 			Components: &huma.Components{
-				Schemas:         huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer),
-				SecuritySchemes: map[string]*huma.SecurityScheme{"bearer": {Type: "http", Scheme: "bearer"}},
+				Schemas: huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer),
+				SecuritySchemes: map[string]*huma.SecurityScheme{
+					"bearer":       {Type: "http", Scheme: "bearer", Description: "The admin token, a key, or a client token."},
+					"token_in_url": {Type: "apiKey", In: "query", Name: "auth", Description: "A client token, never a key; token is another name for auth."},
+				},
 			},
 		},
 		Formats:       map[string]huma.Format{"application/json": compactJSON, "json": compactJSON},
@@ -107,14 +120,8 @@ func register[I, O any](s *service, a access, op huma.Operation, handler func(co
 	op.MaxBodyBytes, op.BodyReadTimeout = -1, -1 // readBody and the HTTP server see to both
 	op.Metadata[accessKey] = a
 	op.Extensions = map[string]any{"x-embercast-access": a.names()}
-	if !a.Open {
-		op.Security = []map[string][]string{{"bearer": {}}}
-		op.Errors = append(op.Errors, http.StatusUnauthorized, http.StatusForbidden)
-	}
-	op.Errors = append(op.Errors, http.StatusServiceUnavailable)
-	if strings.Contains(op.Path, "{") {
-		op.Errors = append(op.Errors, http.StatusNotFound)
-	}
+	op.Security = a.security()
+	op.Errors = append(op.Errors, commonErrors(&op, a, reflect.TypeFor[I]())...)
 	huma.Register(s.api, op, func(ctx context.Context, in *I) (*O, error) {
 		out, err := handler(ctx, in)
 		if err != nil {
@@ -124,39 +131,33 @@ func register[I, O any](s *service, a access, op huma.Operation, handler func(co
 	})
 }
 
+// commonErrors are the statuses that an operation has for what it is.
+func commonErrors(op *huma.Operation, a access, input reflect.Type) []int {
+	all := []int{http.StatusServiceUnavailable}
+	if !a.Open {
+		all = append(all, http.StatusUnauthorized, http.StatusForbidden)
+	}
+	if strings.Contains(op.Path, "{") {
+		all = append(all, http.StatusNotFound, http.StatusBadRequest)
+	}
+	if _, there := input.FieldByName("Body"); there || op.RequestBody != nil {
+		all = append(all, http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity)
+	}
+	if op.Method == http.MethodPost {
+		all = append(all, http.StatusConflict, http.StatusUnprocessableEntity) // of Idempotency-Key
+		op.Parameters = append(op.Parameters, idempotencyParameter)
+	}
+	return all
+}
+
+// idempotencyParameter documents the header that every POST takes.
+var idempotencyParameter = &huma.Param{ //nolint:gochecknoglobals // a table
+	Name: "Idempotency-Key", In: "header", Schema: &huma.Schema{Type: huma.TypeString, MaxLength: new(idempotencyKeyMax)},
+	Description: "A text of your own for each request: a repetition within 24 h gets the first answer again, with Idempotency-Replayed: true.",
+}
+
 // noStore keeps answers that may hold credentials out of caches.
 func noStore(c *fiber.Ctx) error {
 	c.Set(fiber.HeaderCacheControl, "no-store")
 	return c.Next()
-}
-
-// methodNotAllowed tells a known path with another method from an unknown path.
-func methodNotAllowed(app *fiber.App) fiber.Handler {
-	return func(c *fiber.Ctx) error {
-		var allowed []string
-		for _, r := range app.GetRoutes(true) {
-			if fiber.RoutePatternMatch(c.Path(), r.Path, fiber.Config{StrictRouting: true, CaseSensitive: true}) && strings.HasPrefix(r.Path, "/v1/") && r.Method != fiber.MethodHead {
-				allowed = append(allowed, r.Method)
-			}
-		}
-		if len(allowed) == 0 {
-			return fiber.ErrNotFound
-		}
-		c.Set(fiber.HeaderAllow, strings.Join(allowed, ", "))
-		return fiber.NewError(fiber.StatusMethodNotAllowed, "This path takes "+strings.Join(allowed, ", ")+".")
-	}
-}
-
-// segment decodes a path segment, once. Routes match the raw path, so an encoded slash stays in its segment.
-func segment(raw string) (string, error) {
-	text, err := url.PathUnescape(raw)
-	if err != nil {
-		return "", problem(http.StatusBadRequest, "malformed", "The path has a percent sign without two hex digits.")
-	}
-	return strings.Clone(text), nil
-}
-
-// AppPath is the app in a path.
-type AppPath struct {
-	App string `path:"app" maxLength:"63" doc:"The app's id."`
 }

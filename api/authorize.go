@@ -3,7 +3,9 @@ package api
 import (
 	"context"
 	"net/http"
+	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humafiber"
@@ -16,6 +18,19 @@ type call struct {
 	who    auth.Principal
 	remote string // the caller's address
 	origin string // of the page that calls, or empty
+}
+
+// network is what counts as one caller among those without a name: an address, or the /64 that one line has in IPv6.
+func (c *call) network() string {
+	addr, err := netip.ParseAddr(c.remote)
+	if err != nil || !addr.Is6() {
+		return c.remote
+	}
+	network, err := addr.WithZone("").Prefix(64)
+	if err != nil {
+		return c.remote
+	}
+	return network.String()
 }
 
 type callKey struct{}
@@ -45,43 +60,76 @@ func (s *service) authorize(ctx huma.Context, next func(huma.Context)) {
 		writeProblem(ctx, refused)
 		return
 	}
+	who, refused := s.identify(ctx, a, credential)
+	if refused != nil {
+		writeProblem(ctx, refused)
+		return
+	}
+	c := &call{who: who, remote: s.cfg.Remote(humafiber.Unwrap(ctx)), origin: strings.Clone(ctx.Header("Origin"))}
+	if wait := s.tooMany(a, c); wait > 0 {
+		writeProblem(ctx, tooMany(wait, "Too many tokens from this address. Keep the one you have until it expires."))
+		return
+	}
+	next(huma.WithValue(ctx, callKey{}, c))
+}
+
+func (s *service) identify(ctx huma.Context, a access, credential string) (auth.Principal, *Problem) {
 	app, ofApp := ctx.Param("app"), strings.HasPrefix(ctx.Operation().Path, "/v1/apps/{app}")
+	if credential == "" {
+		if who, err := s.cfg.Directory.AuthenticateAnonymous(app); err == nil && a.admits(&who) {
+			return who, nil
+		}
+		return auth.Principal{}, problem(http.StatusUnauthorized, "no_credentials", "This call needs Authorization: Bearer and a credential; it takes: "+strings.Join(a.names(), ", ")+".")
+	}
 	who, err := s.cfg.Directory.AuthenticateBearer(ctx.Context(), app, credential)
 	switch {
 	case err != nil:
-		writeProblem(ctx, problem(http.StatusUnauthorized, "bad_credentials", "The credential is not valid here: unknown, expired or deleted."))
+		return who, problem(http.StatusUnauthorized, "bad_credentials", "The credential is not valid here: unknown, expired or deleted.")
 	case ofApp && who.App.ID != app:
 		// An admin of no such app, or somebody else's key: both are told alike.
-		writeProblem(ctx, problem(http.StatusNotFound, "not_found", "There is no such app."))
+		return who, problem(http.StatusNotFound, "not_found", "There is no such app.")
 	case !a.admits(&who):
-		writeProblem(ctx, problem(http.StatusForbidden, "not_allowed", "This credential does not reach this call; it takes: "+strings.Join(a.names(), ", ")+"."))
-	default:
-		c := &call{who: who, remote: s.cfg.Remote(humafiber.Unwrap(ctx)), origin: strings.Clone(ctx.Header("Origin"))}
-		next(huma.WithValue(ctx, callKey{}, c))
+		return who, problem(http.StatusForbidden, "not_allowed", "This credential does not reach this call; it takes: "+strings.Join(a.names(), ", ")+".")
 	}
+	return who, nil
+}
+
+// tooMany holds those who share a key that stands in a page to a rate, each address by itself. It returns 0, or how
+// long to wait.
+func (s *service) tooMany(a access, c *call) time.Duration {
+	if !a.Publishable {
+		return 0
+	}
+	return s.visitors.take(debt{c.who.KeyID + " " + c.network(), visitorEvery, (visitorBurst - 1) * visitorEvery})
 }
 
 // credentialOf reads the credential: Authorization: Bearer, or a client token in the URL for pages that cannot set a
-// header. Keys in a URL are refused: URLs end in logs.
+// header; "" where there is none. Keys in a URL are refused: URLs end in logs.
 func credentialOf(ctx huma.Context) (string, *Problem) {
-	if header := ctx.Header("Authorization"); header != "" {
-		scheme, credential, ok := strings.Cut(header, " ")
-		if !ok || !strings.EqualFold(scheme, "bearer") {
-			return "", problem(http.StatusUnauthorized, "bad_credentials", "Authorization must be: Bearer, a space, and the credential.")
-		}
-		return strings.TrimSpace(credential), nil
+	inURL := ctx.Query("auth")
+	if inURL == "" {
+		inURL = ctx.Query("token")
 	}
-	credential := ctx.Query("auth")
-	if credential == "" {
-		credential = ctx.Query("token")
-	}
-	switch {
-	case credential == "":
-		return "", problem(http.StatusUnauthorized, "no_credentials", "This call needs Authorization: Bearer and a credential.")
-	case !strings.HasPrefix(credential, "eyJ"):
+	if inURL != "" && !auth.HasTokenForm(inURL) {
 		return "", problem(http.StatusUnauthorized, "key_in_url", "Only client tokens may come in the URL. Send keys as Authorization: Bearer, and replace this one: URLs end in logs.")
 	}
-	return credential, nil
+	header := ctx.Header("Authorization")
+	if header == "" {
+		return inURL, nil
+	}
+	if credential := bearer(header); credential != "" {
+		return credential, nil
+	}
+	return "", problem(http.StatusUnauthorized, "bad_credentials", "Authorization must be: Bearer, a space, and the credential.")
+}
+
+// bearer returns the credential in an Authorization header, or "".
+func bearer(header string) string {
+	scheme, credential, ok := strings.Cut(header, " ")
+	if !ok || !strings.EqualFold(scheme, "bearer") {
+		return ""
+	}
+	return strings.TrimSpace(credential)
 }
 
 // writeProblem answers from a middleware.

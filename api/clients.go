@@ -79,9 +79,10 @@ type listClientsInput struct {
 
 type clientsOutput struct{ Body list[Client] }
 
+// ClientPath is a client in a path.
 type ClientPath struct {
 	AppPath
-	ClientID string `path:"client_id" maxLength:"65535" doc:"Percent-encoded."`
+	ClientID string `path:"client_id" doc:"Percent-encoded."`
 }
 
 type clientOutput struct{ Body ClientDetail }
@@ -108,11 +109,7 @@ func (s *service) clients() {
 	register(s, clients, huma.Operation{
 		OperationID: "get-client", Method: http.MethodGet, Path: "/v1/apps/{app}/clients/{client_id}", Summary: "Get a client with its subscriptions", Tags: []string{"Clients"},
 	}, func(ctx context.Context, in *ClientPath) (*clientOutput, error) {
-		id, err := segment(in.ClientID)
-		if err != nil {
-			return nil, err
-		}
-		i, err := s.cfg.Engine.Client(broker.AppUID(calling(ctx).who.App.UID), id)
+		i, err := s.cfg.Engine.Client(broker.AppUID(calling(ctx).who.App.UID), in.ClientID)
 		if err != nil {
 			return nil, err //nolint:wrapcheck // told by register
 		}
@@ -122,10 +119,6 @@ func (s *service) clients() {
 		OperationID: "kick-client", Method: http.MethodDelete, Path: "/v1/apps/{app}/clients/{client_id}", Summary: "Disconnect a client", Tags: []string{"Clients"},
 		Description: "It is told Administrative action (0x98) and may come back: delete its key, or change the rules, to keep it out.", DefaultStatus: http.StatusNoContent,
 	}, func(ctx context.Context, in *kickInput) (*struct{}, error) {
-		id, err := segment(in.ClientID)
-		if err != nil {
-			return nil, err
-		}
-		return nil, s.cfg.Engine.Kick(ctx, broker.AppUID(calling(ctx).who.App.UID), id, in.Session) //nolint:wrapcheck // told by register
+		return nil, s.cfg.Engine.Kick(ctx, broker.AppUID(calling(ctx).who.App.UID), in.ClientID, in.Session) //nolint:wrapcheck // told by register
 	})
 }

@@ -2,6 +2,7 @@ package api
 
 import (
 	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/gofiber/fiber/v2"
@@ -11,8 +12,9 @@ const preflightSeconds = "600" // how long a browser may remember a preflight
 
 // cors lets pages of the app's cors_origins call what is for pages; management is never among it.
 func (s *service) cors(c *fiber.Ctx) error {
-	app, rest, ok := strings.Cut(strings.TrimPrefix(c.Path(), "/v1/apps/"), "/")
-	if !ok || rest != "tokens/anonymous" {
+	app, rest, _ := strings.Cut(strings.TrimPrefix(c.Path(), "/v1/apps/"), "/")
+	app, err := url.PathUnescape(app)
+	if err != nil || rest != "tokens/anonymous" {
 		return c.Next()
 	}
 	c.Vary(fiber.HeaderOrigin)

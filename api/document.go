@@ -28,11 +28,14 @@ func (s *service) document(app *fiber.App) error {
 	page := adaptor.HTTPHandler(v5emb.NewHandlerWithConfig(swgui.Config{
 		Title: "Embercast REST API", SwaggerJSON: "/openapi.json", BasePath: "/docs", HideCurl: false, ShowTopBar: false,
 	}))
-	policy := func(c *fiber.Ctx) error {
+	docs := func(c *fiber.Ctx) error {
 		c.Set(fiber.HeaderContentSecurityPolicy, docsPolicy)
-		return c.Next()
+		if err := page(c); err != nil || c.Response().StatusCode() != fiber.StatusNotFound {
+			return err
+		}
+		return fiber.ErrNotFound // told as everywhere
 	}
-	app.Get("/docs", policy, page)
-	app.Get("/docs/*", policy, page)
+	app.Get("/docs", docs)
+	app.Get("/docs/*", docs)
 	return nil
 }

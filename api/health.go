@@ -29,7 +29,7 @@ func (s *service) health() {
 		OperationID: "readyz", Method: http.MethodGet, Path: "/readyz", Summary: "Does it serve: up, and its database with it", Tags: []string{"Operation"},
 	}, func(ctx context.Context, _ *struct{}) (*healthOutput, error) {
 		if s.cfg.Ready(ctx) != nil {
-			return nil, problem(http.StatusServiceUnavailable, "not_ready", "The server is starting, stopping, or waits for its database. Its log says which.")
+			return nil, unavailable("not_ready", "The server is starting, stopping, or waits for its database. Its log says which.")
 		}
 		return healthy(), nil
 	})

@@ -1,9 +1,12 @@
 package api
 
 import (
+	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -25,15 +28,15 @@ func (s *service) idempotent(ctx huma.Context, next func(huma.Context)) {
 		return
 	}
 	if len(key) > idempotencyKeyMax {
-		writeProblem(ctx, unprocessable("header.Idempotency-Key", "must have at most 255 characters"))
+		writeProblem(ctx, unprocessable("header.Idempotency-Key", fmt.Sprintf("must have at most %d characters", idempotencyKeyMax)))
 		return
 	}
 	body, ok := ctx.(*bodyContext)
 	if !ok {
 		panic("api: idempotent runs before readBody")
 	}
-	name, fingerprint := idempotencyNames(calling(ctx.Context()), key, ctx, body.body)
-	stored, found, err := s.cfg.Directory.ClaimAnswer(ctx.Context(), name, fingerprint)
+	name := idempotencyName(calling(ctx.Context()), key)
+	stored, found, err := s.cfg.Directory.ClaimAnswer(ctx.Context(), name, requestOf(ctx, body.body))
 	switch {
 	case errors.Is(err, auth.ErrOtherRequest):
 		writeProblem(ctx, unprocessable("header.Idempotency-Key", "was used for another request: use a fresh key for each"))
@@ -44,45 +47,65 @@ func (s *service) idempotent(ctx huma.Context, next func(huma.Context)) {
 		p.retryAfter = 1
 		writeProblem(ctx, p)
 	case found:
-		ctx.SetHeader("Content-Type", stored.ContentType)
-		ctx.SetHeader("Idempotency-Replayed", "true")
-		ctx.SetStatus(stored.Status)
-		_, _ = ctx.BodyWriter().Write(stored.Body) //nolint:errcheck // a buffer
+		answerAgain(ctx, stored)
 	default:
-		next(ctx)
-		s.keepAnswer(ctx, name, fingerprint)
+		s.answerOnce(ctx, name, next)
 	}
 }
 
-// idempotencyNames gives each caller keys of its own, and tells requests apart.
-func idempotencyNames(c *call, key string, ctx huma.Context, body []byte) (name string, fingerprint []byte) {
-	caller := []string{c.who.Kind, c.who.App.ID, c.who.KeyID, c.who.Actor}
-	if c.who.Kind == auth.PrincipalPublishable {
-		// All visitors of a page share its key.
-		caller = append(caller, c.remote)
+// idempotencyName gives each caller keys of its own. Those who share a credential, or have none, are told apart by
+// their address.
+func idempotencyName(c *call, key string) string {
+	caller := []string{c.who.Kind, fmt.Sprint(c.who.App.UID), c.who.KeyID, ""}
+	switch c.who.Kind {
+	case auth.PrincipalClient:
+		caller[3] = c.who.Grant.Subject()
+	case auth.PrincipalPublishable, auth.PrincipalNone:
+		caller[3] = c.remote
 	}
-	n := sha256.Sum256([]byte(strings.Join(caller, "\x00") + "\x00" + key))
+	n := sha256.Sum256([]byte(strings.Join(append(caller, key), "\x00")))
+	return hex.EncodeToString(n[:])
+}
+
+// requestOf is what makes two requests the same: all but the credentials, which may be renewed in between.
+func requestOf(ctx huma.Context, body []byte) []byte {
 	u := ctx.URL()
-	f := sha256.New()
-	f.Write([]byte(ctx.Method() + "\x00" + u.RequestURI() + "\x00"))
-	f.Write(body)
-	return hex.EncodeToString(n[:]), f.Sum(nil)
+	q := u.Query()
+	q.Del("auth")
+	q.Del("token")
+	return append([]byte(ctx.Method()+" "+u.EscapedPath()+"?"+q.Encode()+"\x00"), body...)
 }
 
-// keepAnswer remembers an answer; one that may turn out otherwise next time (the server's own failures, too many
-// requests) gives the key back.
-func (s *service) keepAnswer(ctx huma.Context, name string, fingerprint []byte) {
+// answerOnce lets the call happen, and keeps its answer. One that may turn out otherwise next time (the server's own
+// failures, too many requests) gives the key back, and so does a call that panics.
+func (s *service) answerOnce(ctx huma.Context, name string, next func(huma.Context)) {
+	keep := s.cfg.Directory.ReleaseAnswer
+	defer func() {
+		// A caller that has gone does not undo what was done.
+		if err := keep(context.WithoutCancel(ctx.Context()), name); err != nil {
+			s.cfg.Logger.LogAttrs(ctx.Context(), slog.LevelWarn, "answer of an idempotent request not kept", slog.String("error", err.Error()))
+		}
+	}()
+	next(ctx)
 	r := humafiber.Unwrap(ctx).Response()
-	status := r.StatusCode()
-	var err error
-	if status >= http.StatusInternalServerError || status == http.StatusTooManyRequests {
-		err = s.cfg.Directory.ReleaseAnswer(ctx.Context(), name)
-	} else {
-		err = s.cfg.Directory.KeepAnswer(ctx.Context(), name, auth.Answer{
-			Fingerprint: fingerprint, Status: status, ContentType: string(r.Header.ContentType()), Body: r.Body(),
-		})
+	if status := r.StatusCode(); status >= http.StatusInternalServerError || status == http.StatusTooManyRequests {
+		return
 	}
-	if err != nil {
-		s.cfg.Logger.LogAttrs(ctx.Context(), slog.LevelWarn, "answer of an idempotent request not kept", slog.String("error", err.Error()))
+	location := bytes.ReplaceAll(r.Header.Peek("Location"), []byte("\n"), nil)
+	a := auth.Answer{
+		Status: r.StatusCode(), ContentType: string(r.Header.ContentType()),
+		Body: bytes.Join([][]byte{location, r.Body()}, []byte("\n")),
 	}
+	keep = func(ctx context.Context, name string) error { return s.cfg.Directory.KeepAnswer(ctx, name, a) }
+}
+
+func answerAgain(ctx huma.Context, a auth.Answer) {
+	location, body, _ := bytes.Cut(a.Body, []byte("\n"))
+	if len(location) > 0 {
+		ctx.SetHeader("Location", string(location))
+	}
+	ctx.SetHeader("Content-Type", a.ContentType)
+	ctx.SetHeader("Idempotency-Replayed", "true")
+	ctx.SetStatus(a.Status)
+	_, _ = ctx.BodyWriter().Write(body) //nolint:errcheck // a buffer
 }

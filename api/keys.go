@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"slices"
 	"time"
@@ -17,7 +18,7 @@ type Key struct {
 	Kind       string     `json:"kind" enum:"secret,signing,device,publishable"`
 	Name       string     `json:"name"`
 	CreatedAt  time.Time  `json:"created_at"`
-	LastUsedAt *time.Time `json:"last_used_at" doc:"null: never; written every half minute."`
+	LastUsedAt *time.Time `json:"last_used_at" doc:"When it last let somebody in, or signed or verified a token; null: never. Written every half minute, so a crash may lose that much."`
 	auth.KeyAttributes
 }
 
@@ -60,9 +61,10 @@ type createdKeyOutput struct {
 	Body     createdKey
 }
 
+// KeyPath is a key in a path.
 type KeyPath struct {
 	AppPath
-	ID string `path:"id" maxLength:"64"`
+	ID string `path:"id" doc:"The key's id."`
 }
 
 type listKeysInput struct {
@@ -95,24 +97,7 @@ func (s *service) keys() {
 	})
 	register(s, manage, huma.Operation{
 		OperationID: "list-keys", Method: http.MethodGet, Path: "/v1/apps/{app}/keys", Summary: "List keys, without their values", Tags: []string{"Keys"},
-	}, func(_ context.Context, in *listKeysInput) (*keysOutput, error) {
-		after, err := decodeCursor(in.Cursor)
-		if err != nil {
-			return nil, err
-		}
-		all, err := s.cfg.Directory.Keys(in.App)
-		if err != nil {
-			return nil, err //nolint:wrapcheck // told by register
-		}
-		if after != "" {
-			i := slices.IndexFunc(all, func(k auth.Key) bool { return k.ID == after })
-			if i < 0 {
-				return nil, badCursor()
-			}
-			all = all[i+1:]
-		}
-		return &keysOutput{Body: page(all, in.Limit, func(k auth.Key) string { return k.ID }, keyOf)}, nil
-	})
+	}, s.listKeys)
 	register(s, manage, huma.Operation{
 		OperationID: "delete-key", Method: http.MethodDelete, Path: "/v1/apps/{app}/keys/{id}", Summary: "Delete a key", Tags: []string{"Keys"},
 		Description: "Cuts off at once those connected by it.", DefaultStatus: http.StatusNoContent,
@@ -120,3 +105,19 @@ func (s *service) keys() {
 		return nil, s.cfg.Directory.DeleteKey(ctx, actor(ctx), in.App, in.ID) //nolint:wrapcheck // told by register
 	})
 }
+
+func (s *service) listKeys(_ context.Context, in *listKeysInput) (*keysOutput, error) {
+	after, err := decodeCursor(in.Cursor)
+	if err != nil {
+		return nil, err
+	}
+	all, err := s.cfg.Directory.Keys(in.App)
+	if err != nil {
+		return nil, err //nolint:wrapcheck // told by register
+	}
+	all = slices.DeleteFunc(all, func(k auth.Key) bool { return keyCursor(k) <= after })
+	return &keysOutput{Body: page(all, in.Limit, keyCursor, keyOf)}, nil
+}
+
+// keyCursor orders keys as they are listed, also behind one that has been deleted since: by time, then by id.
+func keyCursor(k auth.Key) string { return fmt.Sprintf("%016x %s", k.CreatedAt.UnixMicro(), k.ID) }

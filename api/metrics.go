@@ -5,7 +5,6 @@ import (
 	"crypto/subtle"
 	"encoding/json"
 	"net/http"
-	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/gofiber/fiber/v2"
@@ -17,7 +16,7 @@ import (
 // MetricsHandler serves metrics to those who show the metrics token (empty: nobody has it) or the admin token.
 func MetricsHandler(metrics http.Handler, token string, d *auth.Directory) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		credential := strings.TrimSpace(bearer(r.Header.Get("Authorization")))
+		credential := bearer(r.Header.Get("Authorization"))
 		if credential != "" && (token != "" && sameToken(credential, token) || d.IsAdmin(credential)) {
 			metrics.ServeHTTP(w, r)
 			return
@@ -30,14 +29,6 @@ func MetricsHandler(metrics http.Handler, token string, d *auth.Directory) http.
 		w.WriteHeader(p.Status)
 		_ = json.NewEncoder(w).Encode(p) //nolint:errcheck // the client is gone
 	})
-}
-
-func bearer(header string) string {
-	scheme, credential, ok := strings.Cut(header, " ")
-	if !ok || !strings.EqualFold(scheme, "bearer") {
-		return ""
-	}
-	return credential
 }
 
 // sameToken compares in constant time, whatever the lengths.

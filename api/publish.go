@@ -10,7 +10,9 @@ import (
 	"net/http"
 	"reflect"
 	"strconv"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -18,10 +20,12 @@ import (
 	"github.com/embercast/embercast/realtime/broker"
 	"github.com/embercast/embercast/realtime/message"
 	"github.com/embercast/embercast/realtime/packet"
+	"github.com/embercast/embercast/realtime/topic"
 )
 
 // Bounds of one publish call (chosen: a batch of the group commit holds that many messages).
 const (
+	textBytesMax      = 65_535 // of a string in MQTT
 	publicationsMax   = 1_000
 	publishBodyBytes  = 16 << 20
 	publishBodyExcess = 64 << 10 // what JSON and properties add to one payload
@@ -38,7 +42,7 @@ type Properties struct {
 	ContentType           string         `json:"content_type,omitempty" maxLength:"65535" doc:"With json the default is application/json."`
 	ResponseTopic         string         `json:"response_topic,omitempty" maxLength:"65535"`
 	CorrelationData       string         `json:"correlation_data,omitempty" doc:"In base64."`
-	MessageExpiryInterval *uint32        `json:"message_expiry_interval,omitempty" doc:"Seconds; none: it does not expire."`
+	MessageExpiryInterval *uint32        `json:"message_expiry_interval,omitempty" maximum:"4294967295" doc:"Seconds; none: it does not expire."`
 	PayloadFormat         *int           `json:"payload_format_indicator,omitempty" minimum:"0" maximum:"1" doc:"1: the payload is UTF-8 text."`
 	UserProperties        []UserProperty `json:"user_properties,omitempty" maxItems:"1000"`
 }
@@ -88,7 +92,11 @@ func (s *service) publish(ctx context.Context, in *publishInput, schema *huma.Sc
 	if err != nil {
 		return nil, err
 	}
-	who := &calling(ctx).who
+	c := calling(ctx)
+	who := &c.who
+	if wait := s.takeRate(c, messages); wait > 0 {
+		return nil, tooMany(wait, "Messages come faster than the app's publish_rate_max or publish_bytes_rate_max allows one publisher.")
+	}
 	p := broker.Publication{App: broker.AppUID(who.App.UID), Messages: messages}
 	limits := s.cfg.Limits(who.App.Settings.Limits)
 	p.Limits = &limits
@@ -111,6 +119,28 @@ func (s *service) publish(ctx context.Context, in *publishInput, schema *huma.Sc
 	return out, nil
 }
 
+// takeRate holds each publisher to the app's rates, as a connection is: an app's admin or key, or one user of it. It
+// returns 0, or how long to wait.
+func (s *service) takeRate(c *call, messages []*message.Message) time.Duration {
+	publisher := fmt.Sprintf("%d %s ", c.who.App.UID, c.who.KeyID)
+	switch {
+	case c.who.Kind == auth.PrincipalNone:
+		publisher += c.network()
+	case c.who.Grant != nil:
+		publisher += c.who.Grant.Subject()
+	}
+	bytes := 0
+	for _, m := range messages {
+		bytes += len(m.Topic) + len(m.Payload) + len(m.Properties)
+	}
+	l := c.who.App.Settings.Limits
+	one := time.Second / time.Duration(l.PublishRateMax)
+	return s.publishers.take(
+		debt{publisher + " messages", one * time.Duration(len(messages)), time.Second - one},
+		debt{publisher + " bytes", time.Duration(float64(time.Second) * float64(bytes) / float64(l.PublishBytesRateMax)), time.Second},
+	)
+}
+
 // parsePublications reads one message or an array of them, and tells everything that is wrong with any.
 func (s *service) parsePublications(raw []byte, schema *huma.Schema) ([]*message.Message, error) {
 	var items []json.RawMessage
@@ -118,7 +148,7 @@ func (s *service) parsePublications(raw []byte, schema *huma.Schema) ([]*message
 	if single {
 		items = []json.RawMessage{raw}
 	} else if err := json.Unmarshal(raw, &items); err != nil {
-		return nil, problem(http.StatusBadRequest, "malformed", "The body is not JSON: "+err.Error())
+		return nil, malformed("The body is not JSON.") // readBody has seen that it is
 	}
 	if len(items) == 0 || len(items) > publicationsMax {
 		return nil, unprocessable("", fmt.Sprintf("must hold 1 to %d messages", publicationsMax))
@@ -131,10 +161,7 @@ func (s *service) parsePublications(raw []byte, schema *huma.Schema) ([]*message
 		if single {
 			at = ""
 		}
-		m, problems, err := s.parseMessage(item, schema, at, now)
-		if err != nil {
-			return nil, err
-		}
+		m, problems := s.parseMessage(item, schema, at, now)
 		wrong = append(wrong, problems...)
 		messages[i] = m
 	}
@@ -154,29 +181,26 @@ func firstByte(raw []byte) byte {
 }
 
 // parseMessage judges one message by the schema that the OpenAPI document shows, and by what that cannot say.
-func (s *service) parseMessage(raw []byte, schema *huma.Schema, at string, now time.Time) (*message.Message, []auth.FieldError, error) {
+func (s *service) parseMessage(raw []byte, schema *huma.Schema, at string, now time.Time) (*message.Message, []auth.FieldError) {
 	var value any
 	if err := json.Unmarshal(raw, &value); err != nil {
-		return nil, nil, problem(http.StatusBadRequest, "malformed", "The body is not JSON: "+err.Error())
+		return nil, []auth.FieldError{{Pointer: at, Message: "is not JSON"}} // readBody has seen that it is
 	}
 	var wrong []auth.FieldError
 	res := huma.ValidateResult{}
 	huma.Validate(s.api.OpenAPI().Components.Schemas, schema, huma.NewPathBuffer([]byte("body"), len("body")), huma.ModeWriteToServer, value, &res)
-	for _, err := range res.Errors {
-		wrong = append(wrong, problemOf(err, at))
-	}
-	if len(wrong) > 0 {
-		return nil, wrong, nil
+	if len(res.Errors) > 0 {
+		return nil, fieldErrors(res.Errors, at)
 	}
 	var in Message
 	if err := json.Unmarshal(raw, &in); err != nil {
-		return nil, []auth.FieldError{{Pointer: at, Message: err.Error()}}, nil
+		return nil, decodingErrors(err, at)
 	}
 	m := &message.Message{Topic: in.Topic, QoS: byte(in.QoS), Retain: in.Retain, Arrived: now} //nolint:gosec // 0 to 2 by the schema
 	add := func(member, text string) { wrong = append(wrong, auth.FieldError{Pointer: at + member, Message: text}) }
 	in.setPayload(m, add)
 	in.setProperties(m, add)
-	return m, wrong, nil
+	return m, wrong
 }
 
 func compact(raw json.RawMessage) []byte {
@@ -204,7 +228,7 @@ func (in *Message) setPayload(m *message.Message, add func(member, text string))
 		forms++
 		var err error
 		if m.Payload, err = base64.StdEncoding.DecodeString(*in.PayloadBase64); err != nil {
-			add("/payload_base64", "must be base64 (RFC 4648, with padding)")
+			add("/payload_base64", "must be base64 (RFC 4648 section 4, with padding)")
 		}
 	}
 	if forms > 1 {
@@ -214,18 +238,29 @@ func (in *Message) setPayload(m *message.Message, add func(member, text string))
 
 func (in *Message) setProperties(m *message.Message, add func(member, text string)) {
 	p := packet.Properties{}
+	text := func(member, value string) string {
+		if len(value) > textBytesMax || strings.ContainsRune(value, 0) {
+			add(member, "must have at most 65,535 bytes, none of them U+0000")
+			return ""
+		}
+		return value
+	}
 	if in.ContentType != "" {
 		p.Has |= packet.PropContentType
-		p.ContentType = in.ContentType
+		p.ContentType = text("/content_type", in.ContentType)
 	}
 	if in.ResponseTopic != "" {
 		p.Has |= packet.PropResponseTopic
-		p.ResponseTopic = in.ResponseTopic
+		if p.ResponseTopic = in.ResponseTopic; topic.ValidateName(in.ResponseTopic, topic.Limits{}) != nil {
+			add("/response_topic", "must be a Topic Name: no wildcards, at most 65,535 bytes")
+			return
+		}
 	}
 	if in.CorrelationData != "" {
 		data, err := base64.StdEncoding.DecodeString(in.CorrelationData)
-		if err != nil || len(data) > 65_535 {
+		if err != nil || len(data) > textBytesMax {
 			add("/correlation_data", "must be base64 of at most 65,535 bytes")
+			return
 		}
 		p.Has |= packet.PropCorrelationData
 		p.CorrelationData = data
@@ -233,15 +268,18 @@ func (in *Message) setProperties(m *message.Message, add func(member, text strin
 	if in.PayloadFormat != nil {
 		p.Has |= packet.PropPayloadFormat
 		p.PayloadFormat = byte(*in.PayloadFormat) //nolint:gosec // 0 or 1 by the schema
+		if p.PayloadFormat == 1 && !utf8.Valid(m.Payload) {
+			add("/payload_format_indicator", "promises UTF-8 text, and the payload is not")
+		}
 	}
-	for _, u := range in.UserProperties {
+	for i, u := range in.UserProperties {
 		p.Has |= packet.PropUser
-		p.User = append(p.User, packet.UserProperty{Key: u.Name, Value: u.Value})
+		at := fmt.Sprintf("/user_properties/%d", i)
+		p.User = append(p.User, packet.UserProperty{Key: text(at+"/name", u.Name), Value: text(at+"/value", u.Value)})
 	}
 	m.Properties = p.AppendForwarded(nil)
-	// What MQTT cannot say (U+0000, wildcards in a Response Topic) must not reach a subscriber.
 	if _, err := packet.ParseProperties(m.Properties, packet.TypePublish); err != nil {
-		add("", "has properties that MQTT cannot carry: "+err.Error())
+		add("", "has properties that MQTT cannot carry")
 	}
 	if in.MessageExpiryInterval != nil {
 		m.Expires = m.Arrived.Add(time.Duration(*in.MessageExpiryInterval) * time.Second)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"reflect"
 	"strconv"
 	"strings"
 	"time"
@@ -21,8 +22,7 @@ type rulesOutput struct {
 type putRulesInput struct {
 	AppPath
 	IfMatch string `header:"If-Match" doc:"Replace the list only if it is still the one with this ETag."`
-	Body    []auth.Rule
-	RawBody []byte
+	RawBody []byte `contentType:"application/json"`
 }
 
 type rulesVersion struct {
@@ -37,6 +37,7 @@ type rulesVersionsOutput struct{ Body list[rulesVersion] }
 func rulesTag(version int64) string { return `"` + strconv.FormatInt(version, 10) + `"` }
 
 func (s *service) rules() {
+	list := s.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[[]auth.Rule](), true, "Rules")
 	register(s, manage, huma.Operation{
 		OperationID: "get-rules", Method: http.MethodGet, Path: "/v1/apps/{app}/rules", Summary: "Get the rule list", Tags: []string{"Rules"},
 	}, func(_ context.Context, in *AppPath) (*rulesOutput, error) {
@@ -50,7 +51,9 @@ func (s *service) rules() {
 		OperationID: "put-rules", Method: http.MethodPut, Path: "/v1/apps/{app}/rules", Summary: "Replace the rule list", Tags: []string{"Rules"},
 		Description: "Any deny that matches wins, else any allow, else it is denied; the order means nothing. In force on live " +
 			"connections within a second.",
-		Errors: []int{http.StatusPreconditionFailed, http.StatusUnprocessableEntity},
+		RequestBody:      &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"application/json": {Schema: list}}},
+		SkipValidateBody: true, // auth.ParseRules judges it, and tells everything at once
+		Errors:           []int{http.StatusPreconditionFailed, http.StatusUnprocessableEntity},
 	}, s.putRules)
 	register(s, manage, huma.Operation{
 		OperationID: "list-rules-versions", Method: http.MethodGet, Path: "/v1/apps/{app}/rules/versions", Summary: "List earlier rule lists, newest first", Tags: []string{"Rules"},
@@ -58,12 +61,11 @@ func (s *service) rules() {
 }
 
 func (s *service) putRules(ctx context.Context, in *putRulesInput) (*rulesOutput, error) {
-	// The schema has judged the form; this judges what it means.
 	rules, err := auth.ParseRules(in.RawBody)
 	if err != nil {
 		return nil, err //nolint:wrapcheck // told by register
 	}
-	ifVersion, err := versionIn(in.IfMatch)
+	ifVersion, err := s.versionIn(in.App, in.IfMatch)
 	if err != nil {
 		return nil, err
 	}
@@ -74,17 +76,22 @@ func (s *service) putRules(ctx context.Context, in *putRulesInput) (*rulesOutput
 	return &rulesOutput{rulesTag(version), rules}, nil
 }
 
-// versionIn reads If-Match: 0 for none and for *; a tag that is no version of ours matches nothing.
-func versionIn(ifMatch string) (int64, error) {
-	tag := strings.TrimSpace(ifMatch)
-	if tag == "" || tag == "*" {
+// versionIn reads If-Match: 0 where it asks for nothing or for any version, the version in force where its tag is among
+// those named, auth.ErrConflict otherwise.
+func (s *service) versionIn(app, ifMatch string) (int64, error) {
+	if tags := strings.TrimSpace(ifMatch); tags == "" || tags == "*" {
 		return 0, nil
 	}
-	version, err := strconv.ParseInt(strings.Trim(tag, `"`), 10, 64)
-	if err != nil || version <= 0 || tag != rulesTag(version) {
-		return 0, auth.ErrConflict
+	_, version, err := s.cfg.Directory.Rules(app)
+	if err != nil {
+		return 0, err //nolint:wrapcheck // told by register
 	}
-	return version, nil
+	for tag := range strings.SplitSeq(ifMatch, ",") {
+		if strings.TrimSpace(tag) == rulesTag(version) {
+			return version, nil
+		}
+	}
+	return 0, auth.ErrConflict
 }
 
 type rulesVersionsInput struct {
