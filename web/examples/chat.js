@@ -5,6 +5,7 @@ const MESSAGES_MAX = 500;
 const $ = id => document.getElementById(id);
 const forms = { join: $('join'), topic: $('topic-form'), say: $('say') };
 let room = null;
+let entering = false; // the form was sent, and the room is not shown yet
 
 // remembered reads and writes what should outlive a reload; private windows may refuse.
 const remembered = {
@@ -42,9 +43,12 @@ const show = {
     if (problem?.rules && $('rules-help').hidden) Object.assign($('rules-help'), { hidden: false, open: true });
     if (name === 'connected') {
       $('rules-help').hidden = true;
-      $('room').hidden = false;
-      $('settings').open = false;
-      if (document.activeElement === document.body) $('text').focus();
+      if (entering) {
+        $('room').hidden = false;
+        $('text').focus();
+        $('settings').open = false;
+      }
+      entering = false;
     }
   },
 
@@ -119,6 +123,7 @@ async function join() {
   show.notice('');
   show.topic('');
   explain();
+  entering = true;
   room.run();
 }
 
