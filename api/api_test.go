@@ -3,6 +3,9 @@ package api_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -369,11 +372,12 @@ func (a *answer) text(member string) string {
 	return v
 }
 
-// hide has every answer from now on looked at for a secret.
+// hide has every answer from now on looked at for a secret, and for its hash.
 func (s *server) hide(secret string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.secrets = append(s.secrets, secret)
+	h := sha256.Sum256([]byte(secret))
+	s.secrets = append(s.secrets, secret, hex.EncodeToString(h[:]), base64.StdEncoding.EncodeToString(h[:]), base64.RawURLEncoding.EncodeToString(h[:]))
 	return secret
 }
 
