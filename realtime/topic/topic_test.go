@@ -203,6 +203,7 @@ func TestValidateName(t *testing.T) {
 		{"# as a level [MQTT5-4.7.0-1]", "a/#", limits, ErrWildcard},
 		{"# in a word [MQTT5-4.7.0-1]", "a#", limits, ErrWildcard},
 		{"U+0000 [MQTT5-4.7.3-2]", "a\x00", limits, ErrInvalidUTF8},
+		{"U+0000 at the beginning [MQTT5-4.7.3-2]", "\x00a", limits, ErrInvalidUTF8},
 		{"bytes that are no UTF-8", "a\xff", limits, ErrInvalidUTF8},
 		{"a surrogate", "\xed\xa0\x80", limits, ErrInvalidUTF8},
 		{"a control character", "a\n", limits, ErrControl},
