@@ -77,12 +77,12 @@ func (c *Conn) TimedOut() {
 	c.mu.Lock()
 	connecting := c.state == stateConnecting
 	c.mu.Unlock()
+	cause := "keep alive missed"
 	if connecting {
 		c.cfg.Observer.Refused("connect_timeout")
-		_ = c.wire.Close() //nolint:errcheck // it is going away
-		return
+		cause = "no CONNECT came" // there is no DISCONNECT before CONNECT, but a WebSocket says why it closes
 	}
-	c.Disconnect(packet.KeepAliveTimeout, "keep alive missed")
+	c.Disconnect(packet.KeepAliveTimeout, cause)
 }
 
 // Closed ends the connection after reading has stopped: it lets the farewell be written, closes the network and takes
