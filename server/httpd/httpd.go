@@ -31,8 +31,9 @@ const (
 // Config is what a Server is made of.
 type Config struct {
 	Logger         *slog.Logger
-	Examples       fs.FS          // served under /examples/
-	TrustedProxies []netip.Prefix // whose X-Forwarded-For counts
+	Examples       fs.FS            // served under /examples/
+	TrustedProxies []netip.Prefix   // whose X-Forwarded-For counts
+	Answered       func(status int) // counts answers; nil: nobody does
 }
 
 // Server is the HTTP server.
@@ -53,7 +54,7 @@ func New(cfg Config) *Server {
 	})
 	s.app.Server().KeepHijackedConns = true
 	s.app.Server().NoDefaultServerHeader = true
-	s.app.Use(s.recover, secure)
+	s.app.Use(s.count, s.recover, secure)
 	return s
 }
 
@@ -94,6 +95,18 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return nil
 }
 
+// count counts answers, those of errors too.
+func (s *Server) count(c *fiber.Ctx) error {
+	err := c.Next()
+	if err != nil {
+		err = s.tell(c, err)
+	}
+	if s.cfg.Answered != nil {
+		s.cfg.Answered(c.Response().StatusCode())
+	}
+	return err
+}
+
 // problem is a problem document (RFC 9457).
 type problem struct {
 	Type   string `json:"type"`
@@ -110,7 +123,10 @@ func (s *Server) tell(c *fiber.Ctx, err error) error {
 	} else {
 		s.cfg.Logger.LogAttrs(c.Context(), slog.LevelError, "request failed", slog.String("method", c.Method()), slog.String("error", err.Error()))
 	}
-	if detail == http.StatusText(status) {
+	switch {
+	case status == fiber.StatusNotFound:
+		detail = "Nothing is served at this path."
+	case detail == http.StatusText(status):
 		detail = ""
 	}
 	body, err := json.Marshal(problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: detail})

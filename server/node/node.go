@@ -145,7 +145,9 @@ func (n *Node) build() error {
 		return fmt.Errorf("examples: %w", err)
 	}
 	var problems Problems // none: Validate has seen them
-	n.http = httpd.New(httpd.Config{Logger: n.log, Examples: examples, TrustedProxies: n.cfg.trustedProxies(&problems)})
+	n.http = httpd.New(httpd.Config{
+		Logger: n.log, Examples: examples, TrustedProxies: n.cfg.trustedProxies(&problems), Answered: n.metrics.Answered,
+	})
 	shared := conn.Config{Broker: n.broker, Observer: n.metrics, Logger: n.log}
 	n.ws = ws.New(shared, n.allowsOrigin)
 	n.tcp = tcp.New(shared)

@@ -28,6 +28,7 @@ type Metrics struct {
 	deliveredBytes prometheus.Counter
 	dropped        *prometheus.CounterVec
 	denied         *prometheus.CounterVec
+	answered       *prometheus.CounterVec
 	commits        *prometheus.CounterVec
 	commitSeconds  prometheus.Histogram
 	commitMessages prometheus.Counter
@@ -58,6 +59,7 @@ func NewMetrics(version string) *Metrics {
 	m.deliveredBytes = one("payload_delivered_bytes_total", "Payload bytes written to clients.")
 	m.dropped = vec("messages_dropped_total", "Messages not delivered. queue_full: a client reads too slowly, or its queue limits are too small.", "cause")
 	m.denied = vec("denials_total", "Publishes and subscriptions that the rules denied. A rise after a change of rules: the change was too strict.", "action")
+	m.answered = vec("http_answers_total", "HTTP requests answered, by status. 401 and 403 in numbers: somebody uses a wrong or old key; 429: a limit is met; 5xx: see the log.", "status")
 	m.commits = vec("commits_total", "Group commits, by outcome. error: the database is away or full; see the log.", "outcome")
 	m.commitMessages = one("commit_messages_total", "Messages committed.")
 	m.commitSeconds = prometheus.NewHistogram(prometheus.HistogramOpts{
@@ -115,6 +117,9 @@ func (m *Metrics) Dropped(cause string, n int) { m.dropped.WithLabelValues(cause
 
 // Denied implements broker.Observer.
 func (m *Metrics) Denied(action string) { m.denied.WithLabelValues(action).Inc() }
+
+// Answered counts an HTTP answer.
+func (m *Metrics) Answered(status int) { m.answered.WithLabelValues(strconv.Itoa(status)).Inc() }
 
 // Committed implements broker.Observer.
 func (m *Metrics) Committed(messages int, took time.Duration, err error) {
