@@ -12,9 +12,9 @@ import (
 // install is what to do where something is missing.
 const install = "run make test, or .ci/setup"
 
-// binary returns the path of the server, built once a test run. It lies beside the test binary, in the folder that
+// serverBinary returns the path of the server, built once a test run. It lies beside the test binary, in the folder that
 // `go test` removes.
-func binary(t testing.TB) string {
+func serverBinary(t testing.TB) string {
 	t.Helper()
 	path, err := build()
 	if err != nil {

@@ -18,7 +18,7 @@ func TestWhoMayNotIsToldSoInEveryVersionAndOverEveryTransport(t *testing.T) {
 				for _, version := range []int{4, 5} {
 					name := fmt.Sprintf("%s-%s-%d", l.name, transport, version)
 					c := l.connect(t, name, login{app: a, password: a.token(name, time.Hour, ""), transport: transport, version: version})
-					refuses(t, s, c, version)
+					isRefused(t, s, c, version)
 					c.say("open/"+name, "hello")
 					heard = append(heard, "open/"+name+" hello")
 				}
@@ -31,8 +31,8 @@ func TestWhoMayNotIsToldSoInEveryVersionAndOverEveryTransport(t *testing.T) {
 	})
 }
 
-// refuses checks what a client is told of what it may not do; its connection stays.
-func refuses(t *testing.T, s *server, c *client, version int) {
+// isRefused checks what a client is told of what it may not do; its connection stays.
+func isRefused(t *testing.T, s *server, c *client, version int) {
 	t.Helper()
 	published, failed := 0, 0x80 // 3.1.1: acknowledged and dropped; a subscription fails
 	if version == 5 {

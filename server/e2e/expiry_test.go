@@ -22,6 +22,9 @@ func TestATokenThatExpiresEndsTheConnectionAndTheWillIsSent(t *testing.T) {
 			clients = append(clients, c.start(t, fmt.Sprintf("c%d", i)))
 		}
 		renewed := mqttJS.start(t, "renewed")
+		for _, c := range append(clients, renewed) {
+			c.do("hello", nil, nil)
+		}
 		const ttl = 5 * time.Second
 		minted := time.Now()
 		var want, got []string

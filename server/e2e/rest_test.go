@@ -132,6 +132,9 @@ func (s *server) newApp(id string, rules ...rule) *app {
 	return a
 }
 
+// with returns the app for a part of a test.
+func (a *app) with(t testing.TB) *app { return &app{a.s.with(t), a.id} }
+
 func (a *app) path(rest string) string { return "/v1/apps/" + a.id + rest }
 
 func (a *app) setRules(rules ...rule) {

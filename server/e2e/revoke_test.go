@@ -121,7 +121,7 @@ func TestDeletingAKeyCutsOffWhoeverItLetInWithinASecond(t *testing.T) {
 		}
 
 		// Those who came with tokens of a signing key go with it; a new one lets new tokens in.
-		signing := signingKey(t, a)
+		signing := signingKeyOfHere(t, a)
 		fresh := a.newKey("signing", "next", "")
 		ada := mqttJS.connect(t, "ada", login{app: a, password: a.token("ada", time.Hour, ""), will: w})
 		a.deleteKey(fresh.ID)
@@ -135,22 +135,6 @@ func TestDeletingAKeyCutsOffWhoeverItLetInWithinASecond(t *testing.T) {
 		heater.say("heater", "on")
 		watcher.hearsNothingBut(a, "fence", "heater on")
 	})
-}
-
-// signingKey returns the id of the app's only signing key.
-func signingKey(t *testing.T, a *app) string {
-	t.Helper()
-	var page struct {
-		Items []struct{ ID, Kind string }
-	}
-	a.s.call("GET", a.path("/keys"), a.s.admin, nil).want(http.StatusOK).into(&page)
-	for _, k := range page.Items {
-		if k.Kind == "signing" {
-			return k.ID
-		}
-	}
-	t.Fatal("a new app has no signing key")
-	return ""
 }
 
 func TestDeletingAnAppDisconnectsItsClientsWithinASecondAndLeavesNothing(t *testing.T) {

@@ -57,10 +57,17 @@ func newServer(t testing.TB, on store, more ...string) *server {
 	return s
 }
 
+// with returns the server for a part of a test, whose failures are then that part's.
+func (s *server) with(t testing.TB) *server {
+	part := *s
+	part.t = t
+	return &part
+}
+
 // command returns the server's command line with its environment, and nothing of ours that begins with EMBERCAST_.
 func (s *server) command(args ...string) *exec.Cmd {
 	s.t.Helper()
-	cmd := exec.Command(binary(s.t), args...)
+	cmd := exec.Command(serverBinary(s.t), args...)
 	cmd.Dir = s.dir
 	cmd.Env = cleanEnv()
 	for name, value := range s.env {

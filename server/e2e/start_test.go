@@ -18,7 +18,7 @@ import (
 // embercast runs a command of the binary to its end, in dir, with these variables of ours and no other.
 func embercast(t testing.TB, dir string, env []string, args ...string) result {
 	t.Helper()
-	cmd := exec.Command(binary(t), args...)
+	cmd := exec.Command(serverBinary(t), args...)
 	cmd.Dir, cmd.Env = dir, append(cleanEnv(), env...)
 	return run(t, "embercast "+strings.Join(args, " "), cmd)
 }
@@ -76,7 +76,7 @@ func TestOnATerminalItShowsTheFirstThreeCommandsAndTheyWork(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	ready := filepath.Join(dir, "ready.json")
-	command := fmt.Sprintf("%s --http-addr 127.0.0.1:0 --mqtt-addr 127.0.0.1:0 --ready-file %s", binary(t), ready)
+	command := fmt.Sprintf("%s --http-addr 127.0.0.1:0 --mqtt-addr 127.0.0.1:0 --ready-file %s", serverBinary(t), ready)
 	cmd := exec.Command(program(t, "script", ""), "-qefc", command, "/dev/null")
 	cmd.Dir, cmd.Env = dir, cleanEnv()
 	terminal := startProcess(t, "the server on a terminal", cmd)

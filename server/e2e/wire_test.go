@@ -97,6 +97,7 @@ func (w *wire) wantClosed() {
 	if !errors.Is(err, io.EOF) {
 		w.t.Logf("closed: %v", err) // a reset tells the same
 	}
+	_ = w.net.Close() //nolint:errcheck // as a client does
 }
 
 // connectPacket is a CONNECT as an ordinary client sends it.

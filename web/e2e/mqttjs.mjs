@@ -51,6 +51,7 @@ function flood({ base, topics, window }) {
 }
 
 serve({
+  hello() {}, // it has started
   connect({ url, client_id, username, password, version, clean, keep_alive, will, ca }) {
     client = mqtt.connect(url, {
       clientId: client_id, username, password, protocolVersion: version, clean, keepalive: keep_alive, will, ca,

@@ -202,7 +202,11 @@ def disconnect(command):
     say({"id": command, "ok": {}})
 
 
-commands = {"connect": connect, "subscribe": subscribe, "unsubscribe": unsubscribe, "publish": publish, "flood": flood, "disconnect": disconnect}
+def hello(command):
+    say({"id": command, "ok": {}})
+
+
+commands = {"hello": hello, "connect": connect, "subscribe": subscribe, "unsubscribe": unsubscribe, "publish": publish, "flood": flood, "disconnect": disconnect}
 for line in sys.stdin:
     order = json.loads(line)
     number, name = order.pop("id"), order.pop("do")
