@@ -60,7 +60,7 @@ func (a access) names() []string {
 		all = append(all, "secret key with scope "+a.Scope)
 	}
 	if a.Rules {
-		all = append(all, "device key under the rules", "client token under the rules", "none under the rules, where the app's setting anonymous is true")
+		all = append(all, "device key under the rules", "client token under the rules", "no credential, under the rules, where the app's setting anonymous is true")
 	}
 	return all
 }

@@ -47,7 +47,7 @@ var rows = map[string]row{
 
 	"publish": {
 		reach: "admin publish device client anonymous", path: "/v1/apps/{app}/publish", body: object{"topic": "open", "payload": "x"}, reached: 200,
-		rest: "admin token, secret key with scope publish, device key under the rules, client token under the rules, none under the rules, where the app's setting anonymous is true",
+		rest: "admin token, secret key with scope publish, device key under the rules, client token under the rules, no credential, under the rules, where the app's setting anonymous is true",
 	},
 	"list-retained":  {"admin data", "/v1/apps/{app}/retained", nil, 200, "admin token, secret key with scope data"},
 	"clear-retained": {"admin data", "/v1/apps/{app}/retained?topic=nothing", nil, 204, "admin token, secret key with scope data"},

@@ -143,6 +143,9 @@ func commonErrors(op *huma.Operation, a access, input reflect.Type) []int {
 	if _, there := input.FieldByName("Body"); there || op.RequestBody != nil {
 		all = append(all, http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity)
 	}
+	if op.Method != http.MethodGet {
+		all = append(all, http.StatusInsufficientStorage)
+	}
 	if op.Method == http.MethodPost {
 		all = append(all, http.StatusConflict, http.StatusUnprocessableEntity) // of Idempotency-Key
 		op.Parameters = append(op.Parameters, idempotencyParameter)

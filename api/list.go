@@ -9,7 +9,7 @@ import (
 // ListQuery pages a list.
 type ListQuery struct {
 	Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"50" doc:"How many items at most."`
-	Cursor string `query:"cursor" maxLength:"100000" doc:"next_cursor of the page before."`
+	Cursor string `query:"cursor" maxLength:"20000" doc:"next_cursor of the page before."`
 }
 
 // list is a page of a list, in a stable order. next_cursor is there while there is more.

@@ -167,6 +167,14 @@ func TestIdempotencyKeys(t *testing.T) {
 	s.post(publishPath, body, key(strings.Repeat("k", 256))).invalid("header.Idempotency-Key")
 	require.False(t, replayed(s.post(publishPath, body, key(strings.Repeat("k", 255)))))
 
+	// Visitors share a key, and are told apart by their address.
+	_, page := s.key("shop", object{"kind": "publishable"})
+	visitor := func(address string) string {
+		return s.post("/v1/apps/shop/tokens/anonymous", object{}, key("k"), as(page), header("X-Test-Remote", address)).want(http.StatusCreated).text("token")
+	}
+	require.Equal(t, visitor("192.0.2.7"), visitor("192.0.2.7"))
+	require.NotEqual(t, visitor("192.0.2.7"), visitor("192.0.2.8"))
+
 	// A client that has renewed its token is the same caller; its neighbour is not.
 	s.rules("shop", allow("a", "publish"))
 	first, second := s.token("shop", object{"sub": "alice"}), s.token("shop", object{"sub": "alice", "ttl": 7200})

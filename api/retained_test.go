@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"encoding/base64"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -113,4 +114,20 @@ func TestRetainedPagesEndEarly(t *testing.T) {
 	require.Len(t, page.Items, 1)
 	s.get(retainedPath + "?limit=10&cursor=" + page.Next).want(http.StatusOK).into(&page)
 	require.Len(t, page.Items, 2)
+}
+
+// TestLongTopics: the longest topic that an app may allow fits the calls that name it, and their cursors.
+func TestLongTopics(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	s.patch("/v1/apps/shop", object{"settings": object{"limits": object{"topic_bytes_max": 8192}}}).want(http.StatusOK)
+	topics := []any{strings.Repeat("日", 8192/3-1) + "a", strings.Repeat("日", 8192/3-1) + "b"}
+	for _, topic := range topics {
+		s.post(publishPath, object{"topic": topic, "payload": "x", "retain": true}).want(http.StatusOK)
+	}
+	require.Equal(t, topics, s.items(retainedPath, 1, "topic"))
+	for _, topic := range topics {
+		s.del(retainedPath + "?topic=" + url.QueryEscape(fmt.Sprint(topic))).want(http.StatusNoContent)
+	}
+	require.Empty(t, s.items(retainedPath, 1, "topic"))
 }

@@ -97,7 +97,7 @@ func (g *Grant) ReceiveFilter(filter string) func(name string) bool {
 	j := judgement{grant: g, wanted: subscribeAction}
 	for _, denies := range g.denies() {
 		if denies != nil {
-			j.overlaps(denies, filter, true, false)
+			j.overlaps(denies, filter, true)
 		}
 	}
 	if !j.denied {

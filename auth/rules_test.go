@@ -329,12 +329,15 @@ func TestUntilIsActedOn(t *testing.T) {
 		acl := parse(t, ends(time.Now().Add(10*time.Second)))
 		_, err := w.connect(w.token("shop", auth.TokenRequest{Sub: "alice", ACL: acl}), "c1")
 		require.NoError(t, err)
-		_, err = w.connect(w.token("shop", auth.TokenRequest{Sub: "alice", ACL: acl, TTL: 5 * time.Second}), "c2")
+		late := parse(t, ends(time.Now().Add(20*time.Second)))
+		_, err = w.connect(w.token("shop", auth.TokenRequest{Sub: "alice", ACL: late, TTL: 5 * time.Second}), "c2")
 		require.NoError(t, err)
 		pass(9 * time.Second)
 		require.Empty(t, w.heard.take())
 		pass(3 * time.Second)
 		require.Equal(t, []string{"rules"}, w.heard.take())
+		pass(time.Hour)
+		require.Empty(t, w.heard.take(), "the second token had ended before its rule did")
 	})
 }
 

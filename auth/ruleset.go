@@ -293,74 +293,69 @@ func (j *judgement) enterCovers(n *ruleNode, rest string, more, deniesOnly bool)
 	}
 }
 
-// overlaps sees the rules that match some Topic Name which a Topic Filter matches.
-func (j *judgement) overlaps(n *ruleNode, filter string, first, deniesOnly bool) {
+// overlaps sees the denies that match some Topic Name which a Topic Filter matches.
+func (j *judgement) overlaps(n *ruleNode, filter string, first bool) {
 	if j.denied {
 		return
 	}
 	hidden := first && hides(filter)
 	if !hidden {
-		j.see(n.below, deniesOnly)
+		j.see(n.below, true)
 	}
 	level, rest, more := strings.Cut(filter, "/")
 	switch level {
 	case "#":
-		j.everything(n, first, deniesOnly)
+		j.everything(n, first)
 		return
 	case "+":
 		for text, to := range n.levels {
 			if !first || !hides(text) {
-				j.enterOverlaps(to, rest, more, deniesOnly)
+				j.enterOverlaps(to, rest, more)
 			}
 		}
 	default:
-		j.enterOverlaps(n.levels[level], rest, more, deniesOnly)
+		j.enterOverlaps(n.levels[level], rest, more)
 	}
 	if !hidden {
-		j.enterOverlaps(n.plus, rest, more, deniesOnly)
+		j.enterOverlaps(n.plus, rest, more)
 	}
 	for i := range n.variables {
-		switch text, state := j.grant.value(&n.variables[i].variable, first); {
-		case state == valueUnusable:
-			j.enterOverlaps(n.variables[i].to, rest, more, true)
-		case state == valueText && (level == "+" || text == level):
-			j.enterOverlaps(n.variables[i].to, rest, more, deniesOnly)
+		text, state := j.grant.value(&n.variables[i].variable, first)
+		if state == valueUnusable || state == valueText && (level == "+" || text == level) {
+			j.enterOverlaps(n.variables[i].to, rest, more)
 		}
 	}
 }
 
-func (j *judgement) enterOverlaps(n *ruleNode, rest string, more, deniesOnly bool) {
-	if n == nil {
-		return
+func (j *judgement) enterOverlaps(n *ruleNode, rest string, more bool) {
+	switch {
+	case n == nil:
+	case more:
+		j.overlaps(n, rest, false)
+	default:
+		j.see(n.here, true)
+		j.see(n.below, true)
 	}
-	if !more || rest == "#" { // x/# matches x too
-		j.see(n.here, deniesOnly)
-	}
-	if more {
-		j.overlaps(n, rest, false, deniesOnly)
-		return
-	}
-	j.see(n.below, deniesOnly)
 }
 
-// everything sees all rules below n, but those that the first level of # does not reach.
-func (j *judgement) everything(n *ruleNode, first, deniesOnly bool) {
+// everything sees all denies at n and below, but those that the first level of # does not reach.
+func (j *judgement) everything(n *ruleNode, first bool) {
 	if j.denied {
 		return
 	}
-	j.see(n.here, deniesOnly)
-	j.see(n.below, deniesOnly)
+	j.see(n.here, true)
+	j.see(n.below, true)
 	for text, to := range n.levels {
 		if !first || !hides(text) {
-			j.everything(to, false, deniesOnly)
+			j.everything(to, false)
 		}
 	}
 	if n.plus != nil {
-		j.everything(n.plus, false, deniesOnly)
+		j.everything(n.plus, false)
 	}
 	for i := range n.variables {
 		if _, state := j.grant.value(&n.variables[i].variable, first); state != valueMissing {
-			j.everything(n.variables[i].to, false, deniesOnly || state == valueUnusable)
+			j.everything(n.variables[i].to, false)
 		}
 	}
 }

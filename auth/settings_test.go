@@ -78,7 +78,7 @@ var limitRanges = map[string][2]int{
 	"publish_bytes_rate_max":       {1 << 10, 8 << 30},
 	"packet_bytes_max":             {1 << 10, 256 << 20},
 	"topic_levels_max":             {1, 256},
-	"topic_bytes_max":              {1, 65_535},
+	"topic_bytes_max":              {1, 8_192},
 	"retained_count_max":           {0, 100_000_000},
 	"retained_bytes_max":           {0, 1 << 40},
 	"queued_messages_max":          {1, 10_000_000},

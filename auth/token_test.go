@@ -234,6 +234,7 @@ func TestTokensRefused(t *testing.T) {
 		"critical_extension":                withHeader("crit", []string{"exp"}),
 		"oversized":                         hs(with(good, "x", strings.Repeat("x", 17<<10))),
 		"cut_off":                           minted[:len(minted)-1],
+		"with_stray_bits":                   strayBits(t, minted),
 		"changed":                           strings.Replace(minted, ".", ".e", 1),
 		"with_trailing_space":               minted + " ",
 		"with_Bearer":                       "Bearer " + minted,
@@ -261,6 +262,20 @@ func TestTokensRefused(t *testing.T) {
 			require.ErrorIs(t, err, auth.ErrBadCredentials)
 		})
 	}
+}
+
+// strayBits changes the last character so that it stands for the same bytes to who does not look at the bits beyond them.
+func strayBits(t *testing.T, token string) string {
+	t.Helper()
+	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+	last := len(token) - 1
+	changed := token[:last] + string(alphabet[strings.IndexByte(alphabet, token[last])^1])
+	same, err := base64.RawURLEncoding.DecodeString(changed[strings.LastIndex(changed, ".")+1:])
+	require.NoError(t, err)
+	want, err := base64.RawURLEncoding.DecodeString(token[strings.LastIndex(token, ".")+1:])
+	require.NoError(t, err)
+	require.Equal(t, want, same)
+	return changed
 }
 
 func rulesOf(n int) []any {
@@ -591,6 +606,7 @@ func TestVisitors(t *testing.T) {
 		w := newWorld(t)
 		k, value := w.key("shop", auth.NewKey{Kind: auth.KindPublishable, KeyAttributes: auth.KeyAttributes{Origins: []string{"https://shop.example"}}})
 		open, _ := w.key("shop", auth.NewKey{Kind: auth.KindPublishable})
+		_, signing := w.key("shop", auth.NewKey{Kind: auth.KindSigning})
 		text, expires, err := w.MintAnonymous("shop", k.ID, "https://shop.example", "")
 		require.NoError(t, err)
 		require.Equal(t, time.Hour, time.Until(expires))
@@ -625,7 +641,11 @@ func TestVisitors(t *testing.T) {
 			"garbage":            "garbage",
 			"a_user's_token":     w.token("shop", auth.TokenRequest{Sub: "alice"}),
 			"a_forged_visitor's": w.token("shop", auth.TokenRequest{Sub: "anon:chosen"}),
-			"by_another_key":     visitor(w, open.ID),
+			"of_no_visitor": sign(t, jwt.SigningMethodHS256, []byte(signing), "", with(claimsOf("alice"), "visitor", map[string]any{
+				"key": k.ID, "since": time.Now().Unix(),
+			})),
+			"of_no_time":     sign(t, jwt.SigningMethodHS256, []byte(signing), "", with(claimsOf("anon:x"), "visitor", map[string]any{"key": k.ID, "since": "x"})),
+			"by_another_key": visitor(w, open.ID),
 		} {
 			_, _, err = w.MintAnonymous("shop", k.ID, "", before)
 			require.Equal(t, []string{"/token"}, pointers(t, err), name)
