@@ -7,7 +7,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"strings"
@@ -22,7 +21,6 @@ import (
 	"github.com/pressly/goose/v3"
 
 	"github.com/embercast/embercast/auth"
-	"github.com/embercast/embercast/migrations"
 	"github.com/embercast/embercast/realtime/broker"
 	"github.com/embercast/embercast/server/store"
 	"github.com/embercast/embercast/server/store/sqlstore"
@@ -30,9 +28,8 @@ import (
 
 // Config says where the database is.
 type Config struct {
-	URL         string
-	Logger      *slog.Logger
-	SkipMigrate bool
+	URL    string
+	Logger *slog.Logger
 }
 
 // Store is the Postgres store. Safe for concurrent use; Commit by one goroutine at a time.
@@ -83,10 +80,10 @@ func (s *Store) open(ctx context.Context) error {
 	if err := s.connectWriter(ctx); err != nil {
 		return err
 	}
-	if s.cfg.SkipMigrate {
-		return nil
+	if err := sqlstore.Migrate(ctx, s.db, goose.DialectPostgres, "postgres"); err != nil {
+		return fmt.Errorf("migrate: %w", redact(err))
 	}
-	return s.Migrate(ctx)
+	return nil
 }
 
 // connectWriter opens the writing connection and takes the lock on it.
@@ -157,43 +154,6 @@ func (s *Store) mayWrite() error {
 		return errors.Join(broker.ErrStoreUnavailable, auth.ErrUnavailable)
 	}
 	return nil
-}
-
-// Migrate brings the schema up to date.
-func (s *Store) Migrate(ctx context.Context) error {
-	p, err := s.migrations()
-	if err != nil {
-		return err
-	}
-	if _, err := p.Up(ctx); err != nil {
-		return fmt.Errorf("migrate: %w", redact(err))
-	}
-	return nil
-}
-
-// Pending reports whether there are migrations that have not been applied.
-func (s *Store) Pending(ctx context.Context) (bool, error) {
-	p, err := s.migrations()
-	if err != nil {
-		return false, err
-	}
-	pending, err := p.HasPending(ctx)
-	if err != nil {
-		return false, fmt.Errorf("migrations: %w", redact(err))
-	}
-	return pending, nil
-}
-
-func (s *Store) migrations() (*goose.Provider, error) {
-	files, err := fs.Sub(migrations.FS, "postgres")
-	if err != nil {
-		return nil, fmt.Errorf("migrations: %w", err)
-	}
-	p, err := goose.NewProvider(goose.DialectPostgres, s.db, files)
-	if err != nil {
-		return nil, fmt.Errorf("migrations: %w", err)
-	}
-	return p, nil
 }
 
 // Close gives up the lock and closes all connections.

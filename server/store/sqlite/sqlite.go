@@ -6,7 +6,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net/url"
 	"os"
@@ -20,7 +19,6 @@ import (
 	lib "modernc.org/sqlite/lib"
 
 	"github.com/embercast/embercast/auth"
-	"github.com/embercast/embercast/migrations"
 	"github.com/embercast/embercast/realtime/broker"
 	"github.com/embercast/embercast/server/store"
 	"github.com/embercast/embercast/server/store/sqlstore"
@@ -28,9 +26,8 @@ import (
 
 // Config says where the database is.
 type Config struct {
-	Path        string // of the database file; its directory must exist
-	Logger      *slog.Logger
-	SkipMigrate bool
+	Path   string // of the database file; its directory must exist
+	Logger *slog.Logger
 }
 
 // Store is the SQLite store. Safe for concurrent use; Commit by one goroutine at a time.
@@ -73,10 +70,8 @@ func (s *Store) open(ctx context.Context) (err error) {
 	if s.control, err = s.handle(ctx, 1); err != nil {
 		return err
 	}
-	if !s.cfg.SkipMigrate {
-		if err := s.Migrate(ctx); err != nil {
-			return err
-		}
+	if err := sqlstore.Migrate(ctx, s.control, goose.DialectSQLite3, "sqlite"); err != nil {
+		return fmt.Errorf("migrate: %w", explain(err))
 	}
 	if s.read, err = s.handle(ctx, 4); err != nil {
 		return err
@@ -143,43 +138,6 @@ func explain(err error) error {
 		return fmt.Errorf("the file or its directory cannot be written; check owner and permissions: %w", err)
 	}
 	return err
-}
-
-// Migrate brings the schema up to date.
-func (s *Store) Migrate(ctx context.Context) error {
-	p, err := s.migrations()
-	if err != nil {
-		return err
-	}
-	if _, err := p.Up(ctx); err != nil {
-		return fmt.Errorf("migrate: %w", explain(err))
-	}
-	return nil
-}
-
-// Pending returns the migrations that have not been applied.
-func (s *Store) Pending(ctx context.Context) (bool, error) {
-	p, err := s.migrations()
-	if err != nil {
-		return false, err
-	}
-	pending, err := p.HasPending(ctx)
-	if err != nil {
-		return false, fmt.Errorf("migrations: %w", err)
-	}
-	return pending, nil
-}
-
-func (s *Store) migrations() (*goose.Provider, error) {
-	files, err := fs.Sub(migrations.FS, "sqlite")
-	if err != nil {
-		return nil, fmt.Errorf("migrations: %w", err)
-	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, s.control, files)
-	if err != nil {
-		return nil, fmt.Errorf("migrations: %w", err)
-	}
-	return p, nil
 }
 
 // Close closes the database and gives up the lock.

@@ -51,4 +51,15 @@ func TestOpen(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "this is no database, whatever its name says; nothing may change it", string(after))
 	})
+	t.Run("refuses a schema that is newer than it knows", func(t *testing.T) {
+		t.Parallel()
+		path := filepath.Join(t.TempDir(), "embercast.db")
+		s, err := sqlite.Open(t.Context(), config(path))
+		require.NoError(t, err)
+		_, err = s.Write.ExecContext(t.Context(), `INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, 1)`)
+		require.NoError(t, err)
+		require.NoError(t, s.Close())
+		_, err = sqlite.Open(t.Context(), config(path))
+		require.ErrorContains(t, err, "newer Embercast")
+	})
 }
