@@ -3,6 +3,7 @@ package api_test
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +20,7 @@ import (
 	"github.com/embercast/embercast/api"
 	"github.com/embercast/embercast/auth"
 	"github.com/embercast/embercast/realtime/broker"
+	"github.com/embercast/embercast/realtime/message"
 	"github.com/embercast/embercast/realtime/packet"
 	"github.com/embercast/embercast/server/httpd"
 	"github.com/embercast/embercast/server/store/sqlite"
@@ -27,9 +29,14 @@ import (
 // engine is an api.Engine that answers what a test has it answer.
 type engine struct {
 	api.Engine
-	publish func() (uint64, error)
-	client  broker.ClientInfo
-	stats   broker.Stats
+	publish  func() (uint64, error)
+	client   broker.ClientInfo
+	stats    broker.Stats
+	retained []*message.Message
+}
+
+func (e *engine) Retained(_ broker.AppUID, _, _ string, limit int) ([]*message.Message, error) {
+	return e.retained[:min(limit, len(e.retained))], nil
 }
 
 func (e *engine) Publish(context.Context, broker.Publication) (uint64, error) { return e.publish() }
@@ -185,4 +192,33 @@ func TestEndedClients(t *testing.T) {
 	require.EqualValues(t, 60, o["keep_alive_seconds"])
 	require.EqualValues(t, 3600, o["session_expiry_seconds"])
 	require.EqualValues(t, 4, o["fallen_out"])
+}
+
+// TestRetainedPages hold at most 8 MiB of payloads, and at least one message.
+func TestRetainedPages(t *testing.T) {
+	t.Parallel()
+	e := &engine{}
+	s := newEngineServer(t, e, time.Now())
+	const mib = 1 << 20
+	for _, c := range []struct{ sizes, want []int }{
+		{[]int{9 * mib, 1}, []int{9 * mib}}, {[]int{4 * mib, 4 * mib, 1}, []int{4 * mib, 4 * mib}}, {[]int{mib, 9 * mib}, []int{mib}},
+	} {
+		e.retained = nil
+		for i, size := range c.sizes {
+			e.retained = append(e.retained, &message.Message{Topic: fmt.Sprint(i), Payload: make([]byte, size), Retain: true})
+		}
+		var page struct {
+			Items []api.RetainedMessage
+			Next  string `json:"next_cursor"`
+		}
+		s.do(t, http.MethodGet, "/v1/apps/shop/retained?limit=10", "").want(http.StatusOK).into(&page)
+		var got []int
+		for _, m := range page.Items {
+			payload, err := base64.StdEncoding.DecodeString(m.PayloadBase64)
+			require.NoError(t, err)
+			got = append(got, len(payload))
+		}
+		require.Equal(t, c.want, got)
+		require.NotEmpty(t, page.Next)
+	}
 }

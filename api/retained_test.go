@@ -1,7 +1,6 @@
 package api_test
 
 import (
-	"encoding/base64"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -94,26 +93,6 @@ func TestClearRetained(t *testing.T) {
 	s.patch("/v1/apps/shop", object{"settings": object{"limits": object{"topic_bytes_max": 3, "topic_levels_max": 1}}}).want(http.StatusOK)
 	s.del(retainedPath + "?topic=a/long/topic").want(http.StatusNoContent)
 	require.Empty(t, s.items(retainedPath, 10, "topic"))
-}
-
-// TestRetainedPagesEndEarly where their payloads are large.
-func TestRetainedPagesEndEarly(t *testing.T) {
-	t.Parallel()
-	s := newServer(t)
-	s.patch("/v1/apps/shop", object{"settings": object{"limits": object{"packet_bytes_max": 10 << 20}}}).want(http.StatusOK)
-	big := base64.StdEncoding.EncodeToString(make([]byte, 4500<<10))
-	for _, topic := range []string{"a", "b"} {
-		s.post(publishPath, object{"topic": topic, "payload_base64": big, "retain": true}).want(http.StatusOK)
-	}
-	s.post(publishPath, object{"topic": "c", "payload": "x", "retain": true}).want(http.StatusOK)
-	var page struct {
-		Items []struct{ Topic string }
-		Next  string `json:"next_cursor"`
-	}
-	s.get(retainedPath + "?limit=10").want(http.StatusOK).into(&page)
-	require.Len(t, page.Items, 1)
-	s.get(retainedPath + "?limit=10&cursor=" + page.Next).want(http.StatusOK).into(&page)
-	require.Len(t, page.Items, 2)
 }
 
 // TestLongTopics: the longest topic that an app may allow fits the calls that name it, and their cursors.
