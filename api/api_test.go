@@ -48,13 +48,14 @@ type server struct {
 }
 
 type running struct {
-	base  string
-	mqtt  string
-	dir   *auth.Directory
-	store *store
-	path  string // of the database
-	ahead atomic.Int64
-	log   *logs
+	base   string
+	mqtt   string
+	dir    *auth.Directory
+	store  *store
+	path   string // of the database
+	ahead  atomic.Int64
+	frozen atomic.Pointer[time.Time]
+	log    *logs
 
 	mu      sync.Mutex // guards secrets
 	secrets []string   // what no answer may show
@@ -157,8 +158,19 @@ func (s *server) run(b *broker.Broker, log *slog.Logger) {
 	})
 }
 
-// now is the server's clock, which pass sets ahead.
-func (s *server) now() time.Time { return time.Now().Add(time.Duration(s.ahead.Load())) }
+// now is the server's clock, which pass sets ahead. After freeze nothing else does.
+func (s *server) now() time.Time {
+	at := time.Now()
+	if frozen := s.frozen.Load(); frozen != nil {
+		at = *frozen
+	}
+	return at.Add(time.Duration(s.ahead.Load()))
+}
+
+func (s *server) freeze() {
+	at := time.Now()
+	s.frozen.Store(&at)
+}
 
 func (s *server) pass(d time.Duration) { s.ahead.Add(int64(d)) }
 
@@ -467,5 +479,5 @@ func (s *server) items(path string, limit int, member string) (all []any) {
 // eventually waits for a condition.
 func (s *server) eventually(condition func() bool, what string) {
 	s.t.Helper()
-	require.Eventually(s.t, condition, 5*time.Second, 5*time.Millisecond, what)
+	require.Eventually(s.t, condition, 20*time.Second, 5*time.Millisecond, what)
 }

@@ -67,7 +67,7 @@ func TestLargeBodiesOfStrangers(t *testing.T) {
 	c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(s.base, "http://"))
 	require.NoError(t, err)
 	defer c.Close() //nolint:errcheck // of a test
-	require.NoError(t, c.SetDeadline(time.Now().Add(5*time.Second)))
+	require.NoError(t, c.SetDeadline(time.Now().Add(20*time.Second)))
 	_, err = fmt.Fprintf(c, "POST /v1/apps HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", 1<<40, strings.Repeat("x", 16<<10))
 	require.NoError(t, err)
 	status, err := bufio.NewReader(c).ReadString('\n')
