@@ -59,6 +59,13 @@ func (g *Grant) Alive() bool {
 	return there
 }
 
+// WithClientID returns the grant for another client id: one that the server assigned after it had authenticated.
+func (g *Grant) WithClientID(id string) *Grant {
+	assigned := *g
+	assigned.clientID = id
+	return &assigned
+}
+
 // MayPublish judges a PUBLISH to a Topic Name. Any deny that matches wins; else any allow; else it is denied.
 func (g *Grant) MayPublish(name string) bool {
 	if g.bypass {

@@ -59,12 +59,18 @@ func (b *Broker) Connect(g Grant, req ConnectRequest) (*Client, error) {
 	if a == nil {
 		return nil, ErrBadCredentials
 	}
+	id := req.Credentials.ClientID
+	if id == "" {
+		id = assignedClientID()
+		g = g.Assigned(id)
+	}
 	if w := req.Will; w != nil {
+		w.Message.Publisher = id
 		if err := b.judgeWill(g, w); err != nil {
 			return nil, err
 		}
 	}
-	c := b.newClient(a, g, req)
+	c := b.newClient(a, id, g, req)
 	deadline := time.NewTimer(strangerWait)
 	defer deadline.Stop()
 	for {
@@ -94,20 +100,13 @@ func (b *Broker) Connect(g Grant, req ConnectRequest) (*Client, error) {
 	return c, nil
 }
 
-func (b *Broker) newClient(a *app, g Grant, req ConnectRequest) *Client {
-	id := req.Credentials.ClientID
-	if id == "" {
-		id = assignedClientID()
-	}
+func (b *Broker) newClient(a *app, id string, g Grant, req ConnectRequest) *Client {
 	c := &Client{
 		app: a, id: id, number: b.lastID.Add(1), out: req.Out, version: req.Version,
 		transport: req.Credentials.Transport, remote: req.Credentials.Remote.String(), connectedAt: b.now(),
 		keepAlive: req.KeepAlive, expiry: req.SessionExpiry, cleanStart: req.CleanStart, will: req.Will,
 	}
 	c.grant.Store(&g)
-	if req.Will != nil {
-		req.Will.Message.Publisher = id
-	}
 	return c
 }
 

@@ -57,6 +57,8 @@ type Grant interface {
 	Limits() Limits
 	// Settings are the app's, as of now.
 	Settings() Settings
+	// Assigned returns the grant for a client that the server has given its Client Identifier.
+	Assigned(clientID string) Grant
 	// MayPublish judges a PUBLISH to topic.
 	MayPublish(topic string) bool
 	// MaySubscribe judges a Topic Filter (without $share/…); share tells that it comes from a Shared Subscription.

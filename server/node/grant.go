@@ -16,6 +16,9 @@ type grant struct{ *auth.Grant }
 // App implements broker.Grant.
 func (g grant) App() broker.AppUID { return broker.AppUID(g.AppUID()) }
 
+// Assigned implements broker.Grant.
+func (g grant) Assigned(clientID string) broker.Grant { return grant{g.WithClientID(clientID)} }
+
 // Limits implements broker.Grant.
 func (g grant) Limits() broker.Limits { return limitsOf(g.Grant.Settings().Limits) }
 

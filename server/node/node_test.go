@@ -170,6 +170,20 @@ func TestNode(t *testing.T) {
 		status, _ = call(t, n, http.MethodGet, "/v1/server", "", "")
 		require.Equal(t, http.StatusUnauthorized, status)
 	})
+	t.Run("rules know the client id that the server has assigned", func(t *testing.T) {
+		t.Parallel()
+		n := start(t, config(t))
+		defer stop(t, n)
+		call(t, n, http.MethodPost, "/v1/apps", `{"id":"one","settings":{"anonymous":true}}`, adminToken)
+		status, body := call(t, n, http.MethodPut, "/v1/apps/one/rules", `[{"effect":"allow","actions":["publish"],"topic":"own/${client_id}"}]`, adminToken)
+		require.Equal(t, http.StatusOK, status, body)
+		c := mqtt(t, n)
+		id := c.Connect("", func(p *packet.Connect) { p.HasUsername, p.Username = true, "one" }).Properties.AssignedClientID
+		c.Publish("own/"+id, "p", brokertest.QoS(1, 1))
+		c.ExpectAck(packet.TypePuback, 1, packet.Success)
+		c.Publish("own/other", "p", brokertest.QoS(1, 2))
+		c.ExpectAck(packet.TypePuback, 2, packet.NotAuthorized)
+	})
 	t.Run("a page of an origin that the app does not allow gets in by no path", func(t *testing.T) {
 		t.Parallel()
 		cfg := config(t)

@@ -116,6 +116,8 @@ func (g *grant) Expires() time.Time        { return g.expires }
 func (g *grant) Limits() broker.Limits     { return *g.world.limits.Load() }
 func (g *grant) Settings() broker.Settings { return *g.world.settings.Load() }
 
+func (g *grant) Assigned(string) broker.Grant { return g }
+
 func (g *grant) Alive() bool {
 	g.world.mu.Lock()
 	defer g.world.mu.Unlock()
