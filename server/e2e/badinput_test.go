@@ -26,10 +26,10 @@ func (s *server) grows(t *testing.T, cause string, what func()) {
 }
 
 func TestBadMQTTGetsItsAnswerAndDisturbsNobody(t *testing.T) {
-	onBothStores(t, func(t *testing.T, on store) {
-		s := startServer(t, on)
+	onBothStores(t, func(t story) {
+		s := startServer(t, t.on)
 		a := s.newApp("mqtt", anything...)
-		talk := converse(t, a)
+		talk := converse(t.T, a)
 		good := connectPacket(a, packet.V5, "bad-1", a.token("bad", time.Hour, ""))
 		before := a.connected()
 
@@ -56,9 +56,9 @@ func TestBadMQTTGetsItsAnswerAndDisturbsNobody(t *testing.T) {
 				s.grows(t, c.cause, func() { saysAndIsRefused(t, s, c.bytes, c.reply) })
 			})
 		}
-		wrongAfterConnect(t, s, a)
-		wrongTopics(t, a)
-		httpOnTheMQTTPort(t, s)
+		wrongAfterConnect(t.T, s, a)
+		wrongTopics(t.T, a)
+		httpOnTheMQTTPort(t.T, s)
 		if got := a.connected(); len(got) != len(before) {
 			t.Errorf("connected = %v, want %v as before", got, before)
 		}
@@ -191,10 +191,10 @@ func httpOnTheMQTTPort(t *testing.T, s *server) {
 }
 
 func TestSilenceIsEndedInItsTime(t *testing.T) {
-	onBothStores(t, func(t *testing.T, on store) {
-		s := startServer(t, on)
+	onBothStores(t, func(t story) {
+		s := startServer(t, t.on)
 		a := s.newApp("silence", anything...)
-		talk := converse(t, a)
+		talk := converse(t.T, a)
 		began := time.Now()
 		half := dialWire(t, s.mqtt) // half a CONNECT, and nothing more
 		connect := connectPacket(a, packet.V5, "half", a.token("half", time.Hour, "")).Append(nil, packet.V5)
@@ -233,10 +233,10 @@ func TestSilenceIsEndedInItsTime(t *testing.T) {
 }
 
 func TestBadWebSocketsGetTheirAnswer(t *testing.T) {
-	onBothStores(t, func(t *testing.T, on store) {
-		s := startServer(t, on)
+	onBothStores(t, func(t story) {
+		s := startServer(t, t.on)
 		a := s.newApp("sockets", anything...)
-		talk := converse(t, a)
+		talk := converse(t.T, a)
 		connect := connectPacket(a, packet.V311, "c", "no").Append(nil, packet.V311)
 		for name, c := range map[string]struct {
 			opcode byte
@@ -274,7 +274,7 @@ func TestBadWebSocketsGetTheirAnswer(t *testing.T) {
 				w.wantClosed(1008)
 			})
 		})
-		badUpgrades(t, s, a)
+		badUpgrades(t.T, s, a)
 		talk.goesOn()
 	})
 }
@@ -294,9 +294,8 @@ func badUpgrades(t *testing.T, s *server, a *app) {
 		t.Run(name, func(t *testing.T) {
 			s := s.with(t)
 			before := s.refused("origin")
-			_, res := s.upgrade("/mqtt/"+a.id, c.head)
-			if res.StatusCode != c.status {
-				t.Errorf("status %d, want %d", res.StatusCode, c.status)
+			if _, status, _ := s.upgrade("/mqtt/"+a.id, c.head); status != c.status {
+				t.Errorf("status %d, want %d", status, c.status)
 			}
 			if grown := s.refused("origin") - before; (grown == 1) != (c.status == http.StatusForbidden) {
 				t.Errorf("embercast_refusals_total{cause=origin} grew by %v", grown)

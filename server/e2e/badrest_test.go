@@ -30,11 +30,11 @@ func (s *server) refuses(t *testing.T, status int, what func() answer) problem {
 }
 
 func TestBadRESTGetsItsAnswerAndDisturbsNobody(t *testing.T) {
-	onBothStores(t, func(t *testing.T, on store) {
-		s := startServer(t, on)
+	onBothStores(t, func(t story) {
+		s := startServer(t, t.on)
 		a := s.newApp("rest", anything...)
 		other := s.newApp("other")
-		talk := converse(t, a)
+		talk := converse(t.T, a)
 		secret, device := a.newKey("secret", "s", `"scopes":["read"]`).Value, a.newKey("device", "d", "").Value
 		apps, publish := "/v1/apps", a.path("/publish")
 		for name, c := range map[string]struct {
@@ -96,8 +96,8 @@ func TestBadRESTGetsItsAnswerAndDisturbsNobody(t *testing.T) {
 }
 
 func TestATokenOfAWrongAlgorithmOrTimeLetsNobodyIn(t *testing.T) {
-	onBothStores(t, func(t *testing.T, on store) {
-		s := startServer(t, on)
+	onBothStores(t, func(t story) {
+		s := startServer(t, t.on)
 		a := s.newApp("jwt", anything...)
 		private, err := rsa.GenerateKey(rand.Reader, 2048)
 		if err != nil {
@@ -113,7 +113,7 @@ func TestATokenOfAWrongAlgorithmOrTimeLetsNobodyIn(t *testing.T) {
 			t.Fatal(err)
 		}
 		imported := a.newKey("signing", "ours", `"alg":"RS256","public_key":`+string(text))
-		generated := signingKeyOfHere(t, a)
+		generated := signingKeyOfHere(t.T, a)
 		in := func(d time.Duration) int64 { return time.Now().Add(d).Unix() }
 		claims := func(exp int64) jwt.MapClaims { return jwt.MapClaims{"sub": "ada", "exp": exp} }
 		sign := func(m jwt.SigningMethod, key any, kid string, c jwt.MapClaims) string {
@@ -143,7 +143,7 @@ func TestATokenOfAWrongAlgorithmOrTimeLetsNobodyIn(t *testing.T) {
 			"with a subject of the server's":             sign(jwt.SigningMethodRS256, private, imported.ID, jwt.MapClaims{"sub": "key:backend", "exp": in(time.Hour)}),
 			"for another audience":                       sign(jwt.SigningMethodRS256, private, imported.ID, jwt.MapClaims{"sub": "ada", "aud": "other", "exp": in(time.Hour)}),
 			"with claims changed":                        parts[0] + "." + strings.Split(sign(jwt.SigningMethodRS256, private, imported.ID, jwt.MapClaims{"sub": "eve", "exp": in(time.Hour)}), ".")[1] + "." + parts[2],
-			"by a stranger's key":                        sign(jwt.SigningMethodRS256, strangersKey(t), imported.ID, claims(in(time.Hour))),
+			"by a stranger's key":                        sign(jwt.SigningMethodRS256, strangersKey(t.T), imported.ID, claims(in(time.Hour))),
 			"that asks to be above the rules, elsewhere": sign(jwt.SigningMethodHS256, []byte("0123456789abcdef0123456789abcdef"), "", jwt.MapClaims{"sub": "ada", "bypass_rules": true, "exp": in(time.Hour)}),
 		} {
 			t.Run(name, func(t *testing.T) {

@@ -14,11 +14,11 @@ const install = "run make test, or .ci/setup"
 
 // serverBinary returns the path of the server, built once a test run. It lies beside the test binary, in the folder that
 // `go test` removes.
-func serverBinary(t testing.TB) string {
-	t.Helper()
+func serverBinary(tb testing.TB) string {
+	tb.Helper()
 	path, err := build()
 	if err != nil {
-		t.Fatalf("the server cannot be built: %v", err)
+		tb.Fatalf("the server cannot be built: %v", err)
 	}
 	return path
 }
@@ -37,27 +37,27 @@ var build = sync.OnceValues(func() (string, error) {
 })
 
 // program returns the path of a program of the system, which override, an environment variable, may name.
-func program(t testing.TB, name, override string) string {
-	t.Helper()
+func program(tb testing.TB, name, override string) string {
+	tb.Helper()
 	if path := os.Getenv(override); override != "" && path != "" {
 		name = path
 	}
 	path, err := exec.LookPath(name)
 	if err != nil {
-		t.Fatalf("%s is missing: %s", name, install)
+		tb.Fatalf("%s is missing: %s", name, install)
 	}
 	return path
 }
 
 // node returns the command that runs a script of web/e2e.
-func node(t testing.TB, script string) *exec.Cmd {
-	t.Helper()
+func node(tb testing.TB, script string) *exec.Cmd {
+	tb.Helper()
 	for _, module := range []string{"mqtt", "playwright-core"} {
 		if _, err := os.Stat(filepath.Join(webDir, "node_modules", module)); err != nil {
-			t.Fatalf("the npm package %s is missing in web/: %s", module, install)
+			tb.Fatalf("the npm package %s is missing in web/: %s", module, install)
 		}
 	}
-	cmd := exec.Command(program(t, "node", ""), script)
+	cmd := exec.Command(program(tb, "node", ""), script)
 	cmd.Dir = filepath.Join(webDir, "e2e")
 	return cmd
 }
@@ -73,11 +73,11 @@ var pahoMissing = sync.OnceValue(func() error {
 const python3 = "/usr/bin/python3"
 
 // python returns the command that runs a Python script with Paho.
-func python(t testing.TB, script string, args ...string) *exec.Cmd {
-	t.Helper()
-	path := program(t, python3, "PYTHON3")
+func python(tb testing.TB, script string, args ...string) *exec.Cmd {
+	tb.Helper()
+	path := program(tb, python3, "PYTHON3")
 	if err := pahoMissing(); err != nil {
-		t.Fatalf("paho-mqtt for %s is missing (%v): %s", path, err, install)
+		tb.Fatalf("paho-mqtt for %s is missing (%v): %s", path, err, install)
 	}
 	return exec.Command(path, append([]string{script}, args...)...)
 }

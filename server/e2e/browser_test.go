@@ -15,19 +15,19 @@ type browser struct {
 	expected []string // parts of what pages may write to their console
 }
 
-func startBrowser(t testing.TB, expected ...string) *browser {
-	t.Helper()
-	chromium := program(t, "/usr/bin/chromium", "CHROMIUM")
+func startBrowser(tb testing.TB, expected ...string) *browser {
+	tb.Helper()
+	chromium := program(tb, "/usr/bin/chromium", "CHROMIUM")
 	b := &browser{ready: make(chan struct{}), expected: expected}
-	cmd := node(t, "browser.mjs")
+	cmd := node(tb, "browser.mjs")
 	cmd.Env = append(os.Environ(), "CHROMIUM="+chromium)
-	b.actor = startActor(t, "Chromium", cmd, b.take)
+	b.actor = startActor(tb, "Chromium", cmd, b.take)
 	select {
 	case <-b.ready:
 	case <-b.process.ended:
-		t.Fatalf("Chromium does not start; %s:\n%s", install, b.process.stderr.String())
+		tb.Fatalf("Chromium does not start; %s:\n%s", install, b.process.stderr.String())
 	case <-time.After(2 * patience):
-		t.Fatal("Chromium does not start in time")
+		tb.Fatal("Chromium does not start in time")
 	}
 	return b
 }

@@ -15,8 +15,8 @@ var room = []rule{
 func inRoom(name string) string { return `"claims":{"room":"` + name + `"}` }
 
 func TestTwoUsersChatUnderRulesAndAThirdInAnotherRoomHearsNothing(t *testing.T) {
-	onBothStores(t, func(t *testing.T, on store) {
-		s := startServer(t, on)
+	onBothStores(t, func(t story) {
+		s := startServer(t, t.on)
 		a := s.newApp("chat", room...)
 		ada := mqttJS.connect(t, "ada", login{app: a, password: a.token("ada", time.Hour, inRoom("red"))}).follow("rooms/red/+/chat")
 		bob := paho.connect(t, "bob", login{app: a, password: a.token("bob", time.Hour, inRoom("red")), transport: "tcp"}).follow("rooms/red/#")

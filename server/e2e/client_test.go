@@ -33,10 +33,10 @@ type reply struct {
 	Code  int
 }
 
-func startActor(t testing.TB, name string, cmd *exec.Cmd, event func(line []byte, event string)) *actor {
-	t.Helper()
-	a := &actor{t: t, name: name, event: event, answers: map[int]chan reply{}}
-	a.process = startProcess(t, name, cmd)
+func startActor(tb testing.TB, name string, cmd *exec.Cmd, event func(line []byte, event string)) *actor {
+	tb.Helper()
+	a := &actor{t: tb, name: name, event: event, answers: map[int]chan reply{}}
+	a.process = startProcess(tb, name, cmd)
 	go a.listen()
 	return a
 }
@@ -141,10 +141,10 @@ type library struct {
 }
 
 var (
-	mqttJS = library{"mqtt.js", func(t testing.TB) *exec.Cmd { t.Helper(); return node(t, "mqttjs.mjs") }}
-	paho   = library{"Paho", func(t testing.TB) *exec.Cmd {
-		t.Helper()
-		return python(t, filepath.Join(webDir, "e2e", "paho_client.py"))
+	mqttJS = library{"mqtt.js", func(tb testing.TB) *exec.Cmd { tb.Helper(); return node(tb, "mqttjs.mjs") }}
+	paho   = library{"Paho", func(tb testing.TB) *exec.Cmd {
+		tb.Helper()
+		return python(tb, filepath.Join(webDir, "e2e", "paho_client.py"))
 	}}
 )
 
@@ -176,10 +176,10 @@ type client struct {
 }
 
 // start starts a client; its name is its Client Identifier too.
-func (l library) start(t testing.TB, name string) *client {
-	t.Helper()
+func (l library) start(tb testing.TB, name string) *client {
+	tb.Helper()
 	c := &client{id: name, ended: make(chan struct{})}
-	c.actor = startActor(t, name+" ("+l.name+")", l.command(t), c.take)
+	c.actor = startActor(tb, name+" ("+l.name+")", l.command(tb), c.take)
 	return c
 }
 
@@ -280,9 +280,9 @@ func (c *client) connect(l login) *client {
 }
 
 // connect starts a client and connects it.
-func (l library) connect(t testing.TB, name string, as login) *client {
-	t.Helper()
-	return l.start(t, name).connect(as)
+func (l library) connect(tb testing.TB, name string, as login) *client {
+	tb.Helper()
+	return l.start(tb, name).connect(as)
 }
 
 // subscribe asks for filters with QoS 1 and returns the codes of SUBACK.
@@ -392,23 +392,12 @@ func (c *client) endsWith(code int) {
 	}
 }
 
-// stays checks that the connection is there and takes what it is given.
-func (c *client) stays(topic string) {
-	c.t.Helper()
-	select {
-	case <-c.ended:
-		c.t.Fatalf("%s has lost its connection (%#x)", c.name, c.endCode)
-	default:
-	}
-	c.publish(topic, "still here")
-}
-
 // disconnect leaves in good order.
 func (c *client) disconnect() { c.t.Helper(); c.do("disconnect", nil, nil) }
 
-func decode(t testing.TB, raw []byte, v any) {
-	t.Helper()
+func decode(tb testing.TB, raw []byte, v any) {
+	tb.Helper()
 	if err := json.Unmarshal(raw, v); err != nil {
-		t.Fatalf("%v: %s", err, raw)
+		tb.Fatalf("%v: %s", err, raw)
 	}
 }

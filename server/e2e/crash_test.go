@@ -8,12 +8,12 @@ import (
 )
 
 func TestWhatWasAcknowledgedIsThereAfterKill9AndRestart(t *testing.T) {
-	onBothStores(t, func(t *testing.T, on store) {
-		s := startServer(t, on, "HTTP_ADDR="+steadyAddr(t), "MQTT_ADDR="+steadyAddr(t))
+	onBothStores(t, func(t story) {
+		s := startServer(t, t.on, "HTTP_ADDR="+steadyAddr(t), "MQTT_ADDR="+steadyAddr(t))
 		a := s.newApp("load", anything...)
 		a.publish("before", "all this", true)
 		for round := range 2 {
-			flood := startFlood(t, a, round)
+			flood := startFlood(t.T, a, round)
 			flood.until(500)
 			s.crash()
 			flood.end()

@@ -10,8 +10,8 @@ import (
 )
 
 func TestEachKindOfCredentialReachesWhatItIsFor(t *testing.T) {
-	onBothStores(t, func(t *testing.T, on store) {
-		s := startServer(t, on)
+	onBothStores(t, func(t story) {
+		s := startServer(t, t.on)
 		a := s.newApp("who", allow("publish subscribe", "user/${sub}/#"), allow("subscribe", "public/#"))
 		server := paho.connect(t, "server", login{app: a, password: a.newKey("secret", "backend", "").Value, transport: "tcp"}).follow("#")
 
@@ -49,8 +49,8 @@ func TestEachKindOfCredentialReachesWhatItIsFor(t *testing.T) {
 }
 
 func TestAClientIDBelongsToTheCredentialThatNamesIt(t *testing.T) {
-	onBothStores(t, func(t *testing.T, on store) {
-		s := startServer(t, on)
+	onBothStores(t, func(t story) {
+		s := startServer(t, t.on)
 		a := s.newApp("ids", anything...)
 		bound := a.token("ada", time.Hour, `"client_id":"adas-phone"`)
 		device := a.newKey("device", "lamp", `"client_id":"lamp-1"`).Value
@@ -89,8 +89,8 @@ func connackOf(a *app, v packet.Version, clientID, username, password string) pa
 }
 
 func TestAWrongAppTokenOrKeyIsToldAlikeAndCounted(t *testing.T) {
-	onBothStores(t, func(t *testing.T, on store) {
-		s := startServer(t, on)
+	onBothStores(t, func(t story) {
+		s := startServer(t, t.on)
 		a := s.newApp("door", anything...)
 		key := a.newKey("secret", "k", "")
 		good := a.token("ada", time.Hour, "")
@@ -133,8 +133,8 @@ func TestAWrongAppTokenOrKeyIsToldAlikeAndCounted(t *testing.T) {
 }
 
 func TestClientsWithoutCredentialsComeInWhereTheAppAllowsIt(t *testing.T) {
-	onBothStores(t, func(t *testing.T, on store) {
-		s := startServer(t, on)
+	onBothStores(t, func(t story) {
+		s := startServer(t, t.on)
 		a := s.newApp("open", allow("publish subscribe", "hello/#"))
 		nobody := login{app: a, transport: "tcp"}
 		if r := mosquittoPub(t, nobody, "-t", "hello/x", "-m", "hi"); r.code == 0 {

@@ -8,8 +8,8 @@ import (
 )
 
 func TestWhoMayNotIsToldSoInEveryVersionAndOverEveryTransport(t *testing.T) {
-	onBothStores(t, func(t *testing.T, on store) {
-		s := startServer(t, on)
+	onBothStores(t, func(t story) {
+		s := startServer(t, t.on)
 		a := s.newApp("rules", allow("publish subscribe", "open/#"))
 		watcher := paho.connect(t, "watcher", login{app: a, password: a.newKey("secret", "watcher", "").Value}).follow("#")
 		var heard []string
@@ -18,7 +18,7 @@ func TestWhoMayNotIsToldSoInEveryVersionAndOverEveryTransport(t *testing.T) {
 				for _, version := range []int{4, 5} {
 					name := fmt.Sprintf("%s-%s-%d", l.name, transport, version)
 					c := l.connect(t, name, login{app: a, password: a.token(name, time.Hour, ""), transport: transport, version: version})
-					isRefused(t, s, c, version)
+					isRefused(t.T, s, c, version)
 					c.say("open/"+name, "hello")
 					heard = append(heard, "open/"+name+" hello")
 				}
@@ -54,8 +54,8 @@ func isRefused(t *testing.T, s *server, c *client, version int) {
 }
 
 func TestAnAppMayWantAnOldClientDisconnectedForADeniedPublish(t *testing.T) {
-	onBothStores(t, func(t *testing.T, on store) {
-		s := startServer(t, on)
+	onBothStores(t, func(t story) {
+		s := startServer(t, t.on)
 		a := s.newApp("strict", allow("publish", "open/#"))
 		a.set(`{"denied_publish":"disconnect"}`)
 		c := mqttJS.connect(t, "old", login{app: a, password: a.token("old", time.Hour, ""), transport: "tcp", version: 4})
@@ -66,8 +66,8 @@ func TestAnAppMayWantAnOldClientDisconnectedForADeniedPublish(t *testing.T) {
 }
 
 func TestAnAppWithoutRulesDeniesEverything(t *testing.T) {
-	onBothStores(t, func(t *testing.T, on store) {
-		s := startServer(t, on)
+	onBothStores(t, func(t story) {
+		s := startServer(t, t.on)
 		a := s.newApp("bare")
 		watcher := paho.connect(t, "watcher", login{app: a, password: a.newKey("secret", "watcher", "").Value, transport: "tcp"}).follow("#")
 		for _, as := range []login{

@@ -9,8 +9,8 @@ import (
 )
 
 func TestSIGTERMDrains(t *testing.T) {
-	onBothStores(t, func(t *testing.T, on store) {
-		s := startServer(t, on, "HTTP_ADDR="+steadyAddr(t), "MQTT_ADDR="+steadyAddr(t))
+	onBothStores(t, func(t story) {
+		s := startServer(t, t.on, "HTTP_ADDR="+steadyAddr(t), "MQTT_ADDR="+steadyAddr(t))
 		a := s.newApp("drain", anything...)
 		as := func(name, transport string, version int) login {
 			return login{
@@ -21,7 +21,7 @@ func TestSIGTERMDrains(t *testing.T) {
 		js, py := mqttJS.connect(t, "js", as("js", "ws", 5)), paho.connect(t, "py", as("py", "tcp", 5))
 		old := mqttJS.connect(t, "old", as("old", "tcp", 4))
 		silent := a.connectWire("silent", a.token("silent", time.Hour, "")) // reads nothing, and does not hold the others up
-		flood := startFlood(t, a, 0)
+		flood := startFlood(t.T, a, 0)
 		flood.until(100)
 
 		s.process.signal(syscall.SIGTERM)

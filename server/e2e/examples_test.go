@@ -48,19 +48,19 @@ func example(t *testing.T, name, key string, args ...string) *exec.Cmd {
 }
 
 func TestTheExamplesRunAsTheyStand(t *testing.T) {
-	onBothStores(t, func(t *testing.T, on store) {
-		s := startServer(t, on)
-		pageKey, deviceKey, serverKey := exampleKeys(t, s)
+	onBothStores(t, func(t story) {
+		s := startServer(t, t.on)
+		pageKey, deviceKey, serverKey := exampleKeys(t.T, s)
 		a := &app{s, "demo"}
 		base := "http://" + s.http
 		web := mqttJS.connect(t, "web", login{app: a, password: a.token("web", time.Hour, "")}).follow("rooms/lobby/+")
 
-		py := startProcess(t, "chat.py", example(t, "chat.py", "", base, "demo", pageKey, "lobby", "Grace"))
+		py := startProcess(t, "chat.py", example(t.T, "chat.py", "", base, "demo", pageKey, "lobby", "Grace"))
 		py.lineWith("You are in room lobby as Grace.")
 		if _, err := py.stdin.Write([]byte("Hello from Python\n")); err != nil {
 			t.Fatal(err)
 		}
-		if m := web.next(); m.Topic != "rooms/lobby/chat" || said(t, m) != "Grace: Hello from Python" {
+		if m := web.next(); m.Topic != "rooms/lobby/chat" || said(t.T, m) != "Grace: Hello from Python" {
 			t.Errorf("web heard %+v", m)
 		}
 		web.say("rooms/lobby/chat", "no JSON") // which is nobody's business
@@ -70,7 +70,7 @@ func TestTheExamplesRunAsTheyStand(t *testing.T) {
 		}
 		web.hears("rooms/lobby/chat no JSON", `rooms/lobby/chat {"id":"1","from":"Web","text":"Hello Grace"}`)
 
-		r := run(t, "server.sh", example(t, "server.sh", serverKey, base, "demo"))
+		r := run(t, "server.sh", example(t.T, "server.sh", serverKey, base, "demo"))
 		if r.code != 0 || !strings.Contains(r.stdout, `"topic":"rooms/lobby/topic"`) || !strings.Contains(r.stdout, `"client_id":"web"`) {
 			t.Errorf("server.sh: %+v", r)
 		}
@@ -79,7 +79,7 @@ func TestTheExamplesRunAsTheyStand(t *testing.T) {
 				t.Errorf("chat.py shows %q, want %q", got, want)
 			}
 		}
-		if m := web.next(); said(t, m) != "Server: Hello from curl" {
+		if m := web.next(); said(t.T, m) != "Server: Hello from curl" {
 			t.Errorf("web heard %+v", m)
 		}
 		if err := py.stdin.Close(); err != nil {
@@ -88,7 +88,7 @@ func TestTheExamplesRunAsTheyStand(t *testing.T) {
 		if code := py.wait(patience); code != 0 {
 			t.Errorf("chat.py ends with %d:\n%s", code, py.stderr.String())
 		}
-		thermostat(t, a, deviceKey)
+		thermostat(t.T, a, deviceKey)
 	})
 }
 

@@ -8,8 +8,8 @@ import (
 )
 
 func TestATokenThatExpiresEndsTheConnectionAndTheWillIsSent(t *testing.T) {
-	onBothStores(t, func(t *testing.T, on store) {
-		s := startServer(t, on)
+	onBothStores(t, func(t story) {
+		s := startServer(t, t.on)
 		a := s.newApp("short", anything...)
 		watcher := paho.connect(t, "watcher", login{app: a, password: a.token("watcher", time.Hour, "")}).follow("gone/#")
 		cases := []struct {
@@ -34,7 +34,7 @@ func TestATokenThatExpiresEndsTheConnectionAndTheWillIsSent(t *testing.T) {
 			want = append(want, "gone/"+c.id+" expired")
 		}
 		renewed.connect(login{app: a, password: a.token("renewed", ttl, ""), will: &will{Topic: "gone/renewed", Payload: "no"}}).follow("$auth/result", "fence")
-		renews(t, a, renewed)
+		renews(t.T, a, renewed)
 
 		for i, c := range clients {
 			c.endsWith(cases[i].code)

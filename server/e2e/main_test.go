@@ -7,6 +7,7 @@
 package e2e
 
 import (
+	"flag"
 	"os"
 	"testing"
 	"time"
@@ -19,7 +20,20 @@ import (
 // patience is how long anything may take that should happen at once: the machine may be busy.
 const patience = 40 * time.Second
 
-func TestMain(m *testing.M) { pgtest.Main(m) }
+// storiesAtATime is how many stories are played side by side where -parallel says nothing: they wait most of their time.
+const storiesAtATime = "4"
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	chosen := false
+	flag.Visit(func(f *flag.Flag) { chosen = chosen || f.Name == "test.parallel" })
+	if !chosen {
+		if err := flag.Set("test.parallel", storiesAtATime); err != nil {
+			panic(err)
+		}
+	}
+	pgtest.Main(m)
+}
 
 // store is a kind of database.
 type store string
@@ -29,21 +43,27 @@ const (
 	postgres store = "postgres"
 )
 
+// story is a test on one kind of database.
+type story struct {
+	*testing.T
+	on store
+}
+
 // onBothStores plays a story on each kind of database, side by side.
-func onBothStores(t *testing.T, story func(t *testing.T, on store)) {
+func onBothStores(t *testing.T, play func(t story)) {
 	t.Helper()
 	t.Parallel()
 	for _, on := range []store{sqlite, postgres} {
 		t.Run(string(on), func(t *testing.T) {
 			t.Parallel()
-			story(t, on)
+			play(story{t, on})
 		})
 	}
 }
 
 // eventually waits until check says nothing; what it said last is the failure.
-func eventually(t testing.TB, within time.Duration, check func() string) {
-	t.Helper()
+func eventually(tb testing.TB, within time.Duration, check func() string) {
+	tb.Helper()
 	deadline := time.Now().Add(within)
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
 		problem := check()
@@ -51,7 +71,7 @@ func eventually(t testing.TB, within time.Duration, check func() string) {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %s", within, problem)
+			tb.Fatalf("not within %v: %s", within, problem)
 		}
 		<-time.After(wait)
 	}
@@ -60,11 +80,11 @@ func eventually(t testing.TB, within time.Duration, check func() string) {
 // webDir is the folder of the clients, seen from here.
 const webDir = "../../web"
 
-func readFile(t testing.TB, path string) string {
-	t.Helper()
+func readFile(tb testing.TB, path string) string {
+	tb.Helper()
 	text, err := os.ReadFile(path)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return string(text)
 }

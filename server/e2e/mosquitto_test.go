@@ -9,9 +9,9 @@ import (
 )
 
 // mosquitto returns the command line of a Mosquitto client, over TCP or TLS. The password comes by its configuration file.
-func mosquitto(t testing.TB, name string, as login, args ...string) *exec.Cmd {
-	t.Helper()
-	dir := t.TempDir()
+func mosquitto(tb testing.TB, name string, as login, args ...string) *exec.Cmd {
+	tb.Helper()
+	dir := tb.TempDir()
 	addr, version := as.app.s.mqtt, "5"
 	if as.transport == "tls" {
 		addr = as.app.s.mqtts
@@ -21,7 +21,7 @@ func mosquitto(t testing.TB, name string, as login, args ...string) *exec.Cmd {
 	}
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	options := []string{"-h " + host, "-p " + port, "-u " + as.app.id, "-V " + version, "-q 1"}
 	if as.password != "" {
@@ -34,26 +34,26 @@ func mosquitto(t testing.TB, name string, as login, args ...string) *exec.Cmd {
 		options = append(options, "-i "+as.clientID)
 	}
 	if err := os.WriteFile(dir+"/"+name, []byte(strings.Join(options, "\n")+"\n"), 0o600); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	cmd := exec.Command(program(t, name, ""), args...)
+	cmd := exec.Command(program(tb, name, ""), args...)
 	cmd.Env = append(cleanEnv(), "XDG_CONFIG_HOME="+dir)
 	return cmd
 }
 
 // mosquittoPub publishes and returns what came of it.
-func mosquittoPub(t testing.TB, as login, args ...string) result {
-	t.Helper()
-	return run(t, "mosquitto_pub", mosquitto(t, "mosquitto_pub", as, args...))
+func mosquittoPub(tb testing.TB, as login, args ...string) result {
+	tb.Helper()
+	return run(tb, "mosquitto_pub", mosquitto(tb, "mosquitto_pub", as, args...))
 }
 
 // startMosquittoSub starts a subscriber whose messages come as lines. Its subscription stands when this returns.
-func startMosquittoSub(t testing.TB, as login, args ...string) *process {
-	t.Helper()
+func startMosquittoSub(tb testing.TB, as login, args ...string) *process {
+	tb.Helper()
 	if as.clientID == "" {
 		as.clientID = "mosquitto-sub"
 	}
-	p := startProcess(t, "mosquitto_sub", mosquitto(t, "mosquitto_sub", as, args...))
+	p := startProcess(tb, "mosquitto_sub", mosquitto(tb, "mosquitto_sub", as, args...))
 	as.app.awaitSubscribed(as.clientID)
 	return p
 }

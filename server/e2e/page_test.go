@@ -34,8 +34,8 @@ func (p *page) says(text string) {
 }
 
 func TestVisitorsOfTheChatPageSeeEachOtherAndWhatIsKept(t *testing.T) {
-	onBothStores(t, func(t *testing.T, on store) {
-		s := startServer(t, on)
+	onBothStores(t, func(t story) {
+		s := startServer(t, t.on)
 		a := s.newApp("demo", chatRules...)
 		key := a.newKey("publishable", "page", "").Value
 		b := startBrowser(t)
@@ -58,7 +58,7 @@ func TestVisitorsOfTheChatPageSeeEachOtherAndWhatIsKept(t *testing.T) {
 				t.Errorf("%s sees %q, want %q", p.name, got, want)
 			}
 		}
-		screenshot(t, on, ada)
+		screenshot(t, ada)
 
 		// Another client of the same room is in the same conversation, whatever it is written in.
 		py := paho.connect(t, "py", login{app: a, password: a.token("py", time.Hour, ""), transport: "tcp"}).follow("rooms/lobby/topic")
@@ -101,9 +101,9 @@ func joinByKeyboard(b *browser, name string, s *server, key string) *page {
 }
 
 // screenshot is for the README; CI leaves the tree as it is.
-func screenshot(t *testing.T, on store, p *page) {
+func screenshot(t story, p *page) {
 	t.Helper()
-	if os.Getenv("UPDATE_SCREENSHOTS") != "1" || on != sqlite {
+	if os.Getenv("UPDATE_SCREENSHOTS") != "1" || t.on != sqlite {
 		return
 	}
 	path, err := filepath.Abs("../../docs/images/chat.png")
@@ -114,8 +114,8 @@ func screenshot(t *testing.T, on store, p *page) {
 }
 
 func TestTheChatPageRenewsItsTokenWithoutReconnecting(t *testing.T) {
-	onBothStores(t, func(t *testing.T, on store) {
-		s := startServer(t, on)
+	onBothStores(t, func(t story) {
+		s := startServer(t, t.on)
 		a := s.newApp("demo", chatRules...)
 		key := a.newKey("publishable", "page", "").Value
 		b := startBrowser(t)
@@ -141,7 +141,7 @@ func TestTheChatPageRenewsItsTokenWithoutReconnecting(t *testing.T) {
 		if got := s.metric("embercast_connections_total", ""); got != connects {
 			t.Errorf("%v connections were made for the renewal, want none", got-connects)
 		}
-		signedInPageRenews(t, a, b)
+		signedInPageRenews(t.T, a, b)
 	})
 }
 
@@ -172,8 +172,8 @@ func signedInPageRenews(t *testing.T, a *app, b *browser) {
 }
 
 func TestAVisitorWhoseTimeIsOverComesBackAsANewOne(t *testing.T) {
-	onBothStores(t, func(t *testing.T, on store) {
-		s := startServer(t, on)
+	onBothStores(t, func(t story) {
+		s := startServer(t, t.on)
 		a := s.newApp("demo", chatRules...)
 		a.set(`{"token_ttl_max_seconds":6}`)
 		key := a.newKey("publishable", "page", "").Value
@@ -192,8 +192,8 @@ func TestAVisitorWhoseTimeIsOverComesBackAsANewOne(t *testing.T) {
 }
 
 func TestTheChatPageSaysWhatToDoAndComesBackByItself(t *testing.T) {
-	onBothStores(t, func(t *testing.T, on store) {
-		s := startServer(t, on, "HTTP_ADDR="+steadyAddr(t))
+	onBothStores(t, func(t story) {
+		s := startServer(t, t.on, "HTTP_ADDR="+steadyAddr(t))
 		a := s.newApp("demo")
 		key := a.newKey("publishable", "page", "").Value
 		b := startBrowser(t, "WebSocket connection to", "Failed to load resource")
@@ -223,7 +223,7 @@ func TestTheChatPageSaysWhatToDoAndComesBackByItself(t *testing.T) {
 		a.setRules(chatRules...)
 		ada.loses("#notice", "you no longer get")
 
-		outage(t, s, a, b, ada, key)
+		outage(t.T, s, a, b, ada, key)
 	})
 }
 

@@ -65,9 +65,9 @@ func (w *lineWriter) Write(b []byte) (int, error) {
 }
 
 // startProcess starts cmd in a process group of its own.
-func startProcess(t testing.TB, name string, cmd *exec.Cmd) *process {
-	t.Helper()
-	p := &process{t: t, name: name, cmd: cmd, ended: make(chan struct{})}
+func startProcess(tb testing.TB, name string, cmd *exec.Cmd) *process {
+	tb.Helper()
+	p := &process{t: tb, name: name, cmd: cmd, ended: make(chan struct{})}
 	out, errs := &lineWriter{to: p.stdout.put}, &lineWriter{to: p.stderr.add}
 	cmd.Stdout, cmd.Stderr = out, errs
 	// Where it leaves children that keep its output open, their time is short.
@@ -76,11 +76,11 @@ func startProcess(t testing.TB, name string, cmd *exec.Cmd) *process {
 	dieWithTest(cmd.SysProcAttr)
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	p.stdin = stdin
 	if err := cmd.Start(); err != nil {
-		t.Fatalf("start %s: %v; %s", name, err, install)
+		tb.Fatalf("start %s: %v; %s", name, err, install)
 	}
 	go func() {
 		defer close(p.ended)
@@ -91,10 +91,10 @@ func startProcess(t testing.TB, name string, cmd *exec.Cmd) *process {
 			}
 		}
 	}()
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		p.kill()
-		if t.Failed() && len(p.stderr.all()) > 0 {
-			t.Logf("%s said:\n%s", name, p.stderr.String())
+		if tb.Failed() && len(p.stderr.all()) > 0 {
+			tb.Logf("%s said:\n%s", name, p.stderr.String())
 		}
 	})
 	return p
@@ -157,11 +157,11 @@ type result struct {
 }
 
 // run runs a program to its end.
-func run(t testing.TB, name string, cmd *exec.Cmd) result {
-	t.Helper()
-	p := startProcess(t, name, cmd)
+func run(tb testing.TB, name string, cmd *exec.Cmd) result {
+	tb.Helper()
+	p := startProcess(tb, name, cmd)
 	if err := p.stdin.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	code := p.wait(patience)
 	return result{code, strings.Join(p.stdout.all(), "\n"), p.stderr.String()}

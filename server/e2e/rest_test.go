@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"io"
 	"net/http"
 	"net/url"
@@ -133,7 +132,7 @@ func (s *server) newApp(id string, rules ...rule) *app {
 }
 
 // with returns the app for a part of a test.
-func (a *app) with(t testing.TB) *app { return &app{a.s.with(t), a.id} }
+func (a *app) with(tb testing.TB) *app { tb.Helper(); return &app{a.s.with(tb), a.id} }
 
 func (a *app) path(rest string) string { return "/v1/apps/" + a.id + rest }
 
@@ -285,19 +284,4 @@ func (s *server) metric(name, label string) float64 {
 func (s *server) refused(cause string) float64 {
 	s.t.Helper()
 	return s.metric("embercast_refusals_total", `cause="`+cause+`"`)
-}
-
-// reachable reports whether the server answers; it is no failure if not.
-func (s *server) reachable() error {
-	res, err := httpClient.Get("http://" + s.http + "/readyz")
-	if err != nil {
-		return err
-	}
-	if err := res.Body.Close(); err != nil {
-		return err
-	}
-	if res.StatusCode != http.StatusOK {
-		return errors.New(res.Status)
-	}
-	return nil
 }

@@ -10,8 +10,8 @@ import (
 var anything = []rule{allow("publish subscribe", "#")}
 
 func TestARetainedValueIsThereForALateSubscriber(t *testing.T) {
-	onBothStores(t, func(t *testing.T, on store) {
-		s := startServer(t, on)
+	onBothStores(t, func(t story) {
+		s := startServer(t, t.on)
 		a := s.newApp("kept", anything...)
 		ada := mqttJS.connect(t, "ada", login{app: a, password: a.token("ada", time.Hour, "")}).follow("room/#")
 		for _, topic := range []string{"tea", "coffee"} {
@@ -52,8 +52,8 @@ func TestARetainedValueIsThereForALateSubscriber(t *testing.T) {
 }
 
 func TestASubscriberChoosesWhichRetainedValuesItGets(t *testing.T) {
-	onBothStores(t, func(t *testing.T, on store) {
-		s := startServer(t, on)
+	onBothStores(t, func(t story) {
+		s := startServer(t, t.on)
 		a := s.newApp("kept", anything...)
 		a.publish("value", "1", true)
 		c := paho.connect(t, "c", login{app: a, password: a.token("c", time.Hour, "")}).follow("fence")
@@ -80,8 +80,8 @@ func TestASubscriberChoosesWhichRetainedValuesItGets(t *testing.T) {
 }
 
 func TestRetainedValuesOutliveARestart(t *testing.T) {
-	onBothStores(t, func(t *testing.T, on store) {
-		s := startServer(t, on)
+	onBothStores(t, func(t story) {
+		s := startServer(t, t.on)
 		a := s.newApp("kept", anything...)
 		ada := mqttJS.connect(t, "ada", login{app: a, password: a.token("ada", time.Hour, "")})
 		want := map[string]string{}

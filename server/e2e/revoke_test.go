@@ -23,8 +23,8 @@ func actsSoon(t *testing.T, what string, since time.Time) {
 }
 
 func TestAChangeOfRulesActsOnLiveConnectionsWithinASecond(t *testing.T) {
-	onBothStores(t, func(t *testing.T, on store) {
-		s := startServer(t, on)
+	onBothStores(t, func(t story) {
+		s := startServer(t, t.on)
 		a := s.newApp("rules", anything...)
 		both := []rule{allow("publish", "#"), allow("subscribe", "open/#")}
 		ada := mqttJS.connect(t, "ada", login{app: a, password: a.token("ada", time.Hour, "")}).follow("$auth/result", "closed/#", "open/#")
@@ -42,7 +42,7 @@ func TestAChangeOfRulesActsOnLiveConnectionsWithinASecond(t *testing.T) {
 		if p := next[*packet.Publish](w); string(p.Payload) != `{"event":"subscription_suspended","filter":"closed/#"}` {
 			t.Fatalf("got %q, want the suspension", p.Payload)
 		}
-		actsSoon(t, "taking a subscription away", changed)
+		actsSoon(t.T, "taking a subscription away", changed)
 		ada.hears(`$auth/result {"event":"subscription_suspended","filter":"closed/#"}`)
 		bob.say("closed/x", "2")
 		ada.hearsNothingBut(a, "open/fence")
@@ -52,7 +52,7 @@ func TestAChangeOfRulesActsOnLiveConnectionsWithinASecond(t *testing.T) {
 		if p := next[*packet.Publish](w); string(p.Payload) != `{"event":"subscription_resumed","filter":"closed/#"}` {
 			t.Fatalf("got %q, want the resumption and nothing of what was said meanwhile", p.Payload)
 		}
-		actsSoon(t, "giving it back", changed)
+		actsSoon(t.T, "giving it back", changed)
 		bob.say("closed/x", "3")
 		ada.hears(`$auth/result {"event":"subscription_resumed","filter":"closed/#"}`, "closed/x 3")
 
@@ -65,8 +65,8 @@ func TestAChangeOfRulesActsOnLiveConnectionsWithinASecond(t *testing.T) {
 }
 
 func TestARuleThatEndsEndsOnLiveConnectionsToo(t *testing.T) {
-	onBothStores(t, func(t *testing.T, on store) {
-		s := startServer(t, on)
+	onBothStores(t, func(t story) {
+		s := startServer(t, t.on)
 		a := s.newApp("until", anything...)
 		c := mqttJS.connect(t, "ada", login{app: a, password: a.token("ada", time.Hour, "")}).follow("$auth/result", "happy/hour")
 		end := time.Now().Add(3 * time.Second).UTC()
@@ -83,8 +83,8 @@ func TestARuleThatEndsEndsOnLiveConnectionsToo(t *testing.T) {
 }
 
 func TestARevokedSubscriptionDisconnectsWhereTheAppWantsThat(t *testing.T) {
-	onBothStores(t, func(t *testing.T, on store) {
-		s := startServer(t, on)
+	onBothStores(t, func(t story) {
+		s := startServer(t, t.on)
 		a := s.newApp("hard", anything...)
 		a.set(`{"revoked_subscription":"disconnect"}`)
 		ada := mqttJS.connect(t, "ada", login{app: a, password: a.token("ada", time.Hour, "")}).follow("closed/#")
@@ -97,8 +97,8 @@ func TestARevokedSubscriptionDisconnectsWhereTheAppWantsThat(t *testing.T) {
 }
 
 func TestDeletingAKeyCutsOffWhoeverItLetInWithinASecond(t *testing.T) {
-	onBothStores(t, func(t *testing.T, on store) {
-		s := startServer(t, on)
+	onBothStores(t, func(t story) {
+		s := startServer(t, t.on)
 		a := s.newApp("keys", anything...)
 		watcher := paho.connect(t, "watcher", login{app: a, password: a.newKey("secret", "watcher", "").Value}).follow("#")
 		device, other := a.newKey("device", "lamp", ""), a.newKey("device", "heater", "")
@@ -113,7 +113,7 @@ func TestDeletingAKeyCutsOffWhoeverItLetInWithinASecond(t *testing.T) {
 		if d := next[*packet.Disconnect](measure); d.Reason != packet.NotAuthorized {
 			t.Errorf("DISCONNECT %v, want Not authorized", d.Reason)
 		}
-		actsSoon(t, "deleting a key", deleted)
+		actsSoon(t.T, "deleting a key", deleted)
 		lamp.endsWith(0x87)
 		old.endsWith(0)
 		if r := mqttJS.start(t, "lamp2").connectTo(login{app: a, password: device.Value}); r.Code != 0x86 {
@@ -121,7 +121,7 @@ func TestDeletingAKeyCutsOffWhoeverItLetInWithinASecond(t *testing.T) {
 		}
 
 		// Those who came with tokens of a signing key go with it; a new one lets new tokens in.
-		signing := signingKeyOfHere(t, a)
+		signing := signingKeyOfHere(t.T, a)
 		fresh := a.newKey("signing", "next", "")
 		ada := mqttJS.connect(t, "ada", login{app: a, password: a.token("ada", time.Hour, ""), will: w})
 		a.deleteKey(fresh.ID)
@@ -138,8 +138,8 @@ func TestDeletingAKeyCutsOffWhoeverItLetInWithinASecond(t *testing.T) {
 }
 
 func TestDeletingAnAppDisconnectsItsClientsWithinASecondAndLeavesNothing(t *testing.T) {
-	onBothStores(t, func(t *testing.T, on store) {
-		s := startServer(t, on)
+	onBothStores(t, func(t story) {
+		s := startServer(t, t.on)
 		a := s.newApp("doomed", anything...)
 		a.publish("kept", "value", true)
 		token := a.token("ada", time.Hour, "")
@@ -156,7 +156,7 @@ func TestDeletingAnAppDisconnectsItsClientsWithinASecondAndLeavesNothing(t *test
 		if d := next[*packet.Disconnect](measure); !d.Reason.Failed() {
 			t.Errorf("DISCONNECT %v, want a failure", d.Reason)
 		}
-		actsSoon(t, "deleting an app", deleted)
+		actsSoon(t.T, "deleting an app", deleted)
 		<-ada.ended
 		if ada.endCode < 0x80 {
 			t.Errorf("DISCONNECT %#x, want a failure", ada.endCode)

@@ -25,30 +25,28 @@ type server struct {
 	admin   string // the admin token
 
 	http, mqtt, https, mqtts string // host:port
-
-	expected []string // parts of lines in the log that are no failure
 }
 
 const adminToken = "e2e-admin-token-of-no-secrecy"
 
 // startServer starts a server on free ports. more are variables without the prefix EMBERCAST_.
-func startServer(t testing.TB, on store, more ...string) *server {
-	t.Helper()
-	s := newServer(t, on, more...)
+func startServer(tb testing.TB, on store, more ...string) *server {
+	tb.Helper()
+	s := newServer(tb, on, more...)
 	s.start()
 	return s
 }
 
 // newServer prepares a server without starting it.
-func newServer(t testing.TB, on store, more ...string) *server {
-	t.Helper()
-	dir := t.TempDir()
-	s := &server{t: t, dir: dir, admin: adminToken, env: map[string]string{
+func newServer(tb testing.TB, on store, more ...string) *server {
+	tb.Helper()
+	dir := tb.TempDir()
+	s := &server{t: tb, dir: dir, admin: adminToken, env: map[string]string{
 		"HTTP_ADDR": "127.0.0.1:0", "MQTT_ADDR": "127.0.0.1:0", "DATA_DIR": filepath.Join(dir, "data"),
 		"READY_FILE": filepath.Join(dir, "ready.json"), "ADMIN_TOKEN": adminToken, "LOG_LEVEL": "debug",
 	}}
 	if on == postgres {
-		s.env["DATABASE_URL"] = pgtest.URL(t)
+		s.env["DATABASE_URL"] = pgtest.URL(tb)
 	}
 	for _, setting := range more {
 		name, value, _ := strings.Cut(setting, "=")
@@ -58,9 +56,10 @@ func newServer(t testing.TB, on store, more ...string) *server {
 }
 
 // with returns the server for a part of a test, whose failures are then that part's.
-func (s *server) with(t testing.TB) *server {
+func (s *server) with(tb testing.TB) *server {
+	tb.Helper()
 	part := *s
-	part.t = t
+	part.t = tb
 	return &part
 }
 
@@ -148,16 +147,10 @@ func (s *server) stop() {
 // crash kills the server (SIGKILL) and waits until it is gone.
 func (s *server) crash() { s.process.kill() }
 
-// expect names what may stand in an error line of the log.
-func (s *server) expect(part string) { s.expected = append(s.expected, part) }
-
 func (s *server) checkLog(p *process) {
 	s.t.Helper()
 	for _, line := range p.stderr.all() {
 		bad := strings.Contains(line, `"level":"ERROR"`) || strings.Contains(line, "panic") || strings.Contains(line, "DATA RACE")
-		for _, part := range s.expected {
-			bad = bad && !strings.Contains(line, part)
-		}
 		if bad {
 			s.t.Errorf("in the server's log: %s", line)
 		}
@@ -168,8 +161,8 @@ var steadyPorts atomic.Int32
 
 // steadyAddr returns a free address that is not of the range from which the system takes ports for connections, so that
 // a server which is started again gets it again.
-func steadyAddr(t testing.TB) string {
-	t.Helper()
+func steadyAddr(tb testing.TB) string {
+	tb.Helper()
 	for range 200 {
 		port := 20_000 + (os.Getpid()*31+int(steadyPorts.Add(1)))%10_000
 		addr := fmt.Sprintf("127.0.0.1:%d", port)
@@ -178,10 +171,10 @@ func steadyAddr(t testing.TB) string {
 			continue
 		}
 		if err := ln.Close(); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		return addr
 	}
-	t.Fatal("no free port from 20000 to 30000")
+	tb.Fatal("no free port from 20000 to 30000")
 	return ""
 }

@@ -16,28 +16,28 @@ import (
 )
 
 // embercast runs a command of the binary to its end, in dir, with these variables of ours and no other.
-func embercast(t testing.TB, dir string, env []string, args ...string) result {
-	t.Helper()
-	cmd := exec.Command(serverBinary(t), args...)
+func embercast(tb testing.TB, dir string, env []string, args ...string) result {
+	tb.Helper()
+	cmd := exec.Command(serverBinary(tb), args...)
 	cmd.Dir, cmd.Env = dir, append(cleanEnv(), env...)
-	return run(t, "embercast "+strings.Join(args, " "), cmd)
+	return run(tb, "embercast "+strings.Join(args, " "), cmd)
 }
 
 // failsWith checks that a command has ended with code 1, and plainly: every part is in what it says, and no trace of
 // the program's insides.
-func (r result) failsWith(t testing.TB, parts ...string) {
-	t.Helper()
+func (r result) failsWith(tb testing.TB, parts ...string) {
+	tb.Helper()
 	if r.code != 1 {
-		t.Errorf("exit code %d, want 1; it said:\n%s%s", r.code, r.stdout, r.stderr)
+		tb.Errorf("exit code %d, want 1; it said:\n%s%s", r.code, r.stdout, r.stderr)
 	}
 	for _, part := range parts {
 		if !strings.Contains(r.stderr, part) {
-			t.Errorf("it does not say %q:\n%s", part, r.stderr)
+			tb.Errorf("it does not say %q:\n%s", part, r.stderr)
 		}
 	}
 	for _, part := range []string{"panic", "goroutine", ".go:"} {
 		if strings.Contains(r.stderr, part) {
-			t.Errorf("it says %q:\n%s", part, r.stderr)
+			tb.Errorf("it says %q:\n%s", part, r.stderr)
 		}
 	}
 }
@@ -104,15 +104,15 @@ func TestOnATerminalItShowsTheFirstThreeCommandsAndTheyWork(t *testing.T) {
 }
 
 func TestASecondServerOnTheSameDataIsRefused(t *testing.T) {
-	onBothStores(t, func(t *testing.T, on store) {
-		s := startServer(t, on)
+	onBothStores(t, func(t story) {
+		s := startServer(t, t.on)
 		a := s.newApp("first", anything...)
 		env := []string{
 			"EMBERCAST_DATA_DIR=" + s.env["DATA_DIR"], "EMBERCAST_DATABASE_URL=" + s.env["DATABASE_URL"],
 			"EMBERCAST_HTTP_ADDR=127.0.0.1:0", "EMBERCAST_MQTT_ADDR=127.0.0.1:0", "EMBERCAST_READY_FILE=" + s.env["READY_FILE"],
 		}
 		embercast(t, s.dir, env).failsWith(t, s.env["DATA_DIR"], "stop that one first")
-		if on == postgres { // the same database from another machine, so to say
+		if t.on == postgres { // the same database from another machine, so to say
 			embercast(t, s.dir, append(env, "EMBERCAST_DATA_DIR="+t.TempDir())).failsWith(t, "Postgres", "stop that one first")
 		}
 		// The first one does not notice, and still stands in its ready file.
@@ -180,7 +180,7 @@ func TestAllProblemsOfAConfigurationAreToldTogether(t *testing.T) {
 }
 
 func TestASecretMayStandInAFile(t *testing.T) {
-	onBothStores(t, func(t *testing.T, on store) {
+	onBothStores(t, func(t story) {
 		dir := t.TempDir()
 		file := func(name, text string) string {
 			path := filepath.Join(dir, name)
@@ -189,9 +189,9 @@ func TestASecretMayStandInAFile(t *testing.T) {
 			}
 			return path
 		}
-		s := newServer(t, on)
+		s := newServer(t, t.on)
 		url := s.env["DATABASE_URL"]
-		if on == sqlite {
+		if t.on == sqlite {
 			url = "sqlite://" + filepath.Join(dir, "elsewhere.db")
 		}
 		delete(s.env, "DATABASE_URL")
@@ -225,11 +225,11 @@ func TestASecretMayStandInAFile(t *testing.T) {
 }
 
 func TestTheCommandsBesideServeDoWhatTheySay(t *testing.T) {
-	onBothStores(t, func(t *testing.T, on store) {
+	onBothStores(t, func(t story) {
 		dir := t.TempDir()
 		env := []string{"EMBERCAST_DATA_DIR=" + filepath.Join(dir, "data")}
 		kind := "sqlite"
-		if on == postgres {
+		if t.on == postgres {
 			env, kind = append(env, "EMBERCAST_DATABASE_URL="+pgtest.URL(t)), "postgres"
 		}
 		if r := embercast(t, dir, env, "version"); r.code != 0 || !regexp.MustCompile(`^embercast \S+$`).MatchString(r.stdout) {
@@ -246,7 +246,7 @@ func TestTheCommandsBesideServeDoWhatTheySay(t *testing.T) {
 		embercast(t, dir, env, "admin-token").failsWith(t, "admin-token", "start the server once")
 		embercast(t, dir, append(env, "EMBERCAST_HTTP_ADDR=127.0.0.1:1"), "healthcheck").failsWith(t, "healthcheck")
 
-		s := newServer(t, on)
+		s := newServer(t, t.on)
 		delete(s.env, "ADMIN_TOKEN")
 		for _, v := range env {
 			name, value, _ := strings.Cut(v, "=")

@@ -7,8 +7,8 @@ import (
 )
 
 func TestASecondConnectionOfAClientIDTakesTheFirstOnesPlace(t *testing.T) {
-	onBothStores(t, func(t *testing.T, on store) {
-		s := startServer(t, on)
+	onBothStores(t, func(t story) {
+		s := startServer(t, t.on)
 		a := s.newApp("take", anything...)
 		watcher := paho.connect(t, "watcher", login{app: a, password: a.token("watcher", time.Hour, "")}).follow("#")
 		as := login{app: a, password: a.token("ada", time.Hour, ""), clientID: "phone", will: &will{Topic: "will", Payload: "taken over", QoS: 1}}

@@ -8,8 +8,8 @@ import (
 )
 
 func TestTwoAppsWithTheSameTopicsAndClientIDsNeverMeet(t *testing.T) {
-	onBothStores(t, func(t *testing.T, on store) {
-		s := startServer(t, on)
+	onBothStores(t, func(t story) {
+		s := startServer(t, t.on)
 		one, two := s.newApp("one", anything...), s.newApp("two", anything...)
 		apps := []*app{one, two}
 		ada, bob := map[*app]*client{}, map[*app]*client{}
@@ -34,7 +34,7 @@ func TestTwoAppsWithTheSameTopicsAndClientIDsNeverMeet(t *testing.T) {
 			late.hearsNothingBut(a, "room/fence")
 			late.disconnect()
 		}
-		credentialsStayInTheirApp(t, one, two)
+		credentialsStayInTheirApp(t.T, one, two)
 
 		// What is done to the one does nothing to its namesake.
 		s.call("DELETE", one.path("/clients/ada"), s.admin, nil).want(http.StatusNoContent)

@@ -51,9 +51,9 @@ func writePEM(t *testing.T, path, kind string, der []byte) string {
 }
 
 func TestTheSameIsServedOverTLS(t *testing.T) {
-	onBothStores(t, func(t *testing.T, on store) {
-		cert, key := certificate(t)
-		s := startServer(t, on, "HTTPS_ADDR=127.0.0.1:0", "MQTTS_ADDR=127.0.0.1:0", "TLS_CERT="+cert, "TLS_KEY="+key)
+	onBothStores(t, func(t story) {
+		cert, key := certificate(t.T)
+		s := startServer(t, t.on, "HTTPS_ADDR=127.0.0.1:0", "MQTTS_ADDR=127.0.0.1:0", "TLS_CERT="+cert, "TLS_KEY="+key)
 		a := s.newApp("sealed", anything...)
 		as := func(name, transport string) login {
 			return login{app: a, password: a.token(name, time.Hour, ""), transport: transport, ca: cert}

@@ -19,8 +19,9 @@ type socket struct {
 	in  *bufio.Reader
 }
 
-// upgrade asks for a WebSocket; head is what the request says beside the upgrade itself. It returns the answer.
-func (s *server) upgrade(path, head string) (*socket, *http.Response) {
+// upgrade asks for a WebSocket; head is what the request says beside the upgrade itself. It returns the
+// answer's status and the subprotocol.
+func (s *server) upgrade(path, head string) (w *socket, status int, protocol string) {
 	s.t.Helper()
 	c, err := net.DialTimeout("tcp", s.http, patience)
 	if err != nil {
@@ -34,12 +35,13 @@ func (s *server) upgrade(path, head string) (*socket, *http.Response) {
 	if _, err := io.WriteString(c, request); err != nil {
 		s.t.Fatal(err)
 	}
-	w := &socket{s.t, c, bufio.NewReader(c)}
+	w = &socket{s.t, c, bufio.NewReader(c)}
 	res, err := http.ReadResponse(w.in, nil)
 	if err != nil {
 		s.t.Fatalf("upgrade: %v", err)
 	}
-	return w, res
+	defer res.Body.Close() //nolint:errcheck // what follows a 101 is read by hand
+	return w, res.StatusCode, res.Header.Get("Sec-WebSocket-Protocol")
 }
 
 const wsHead = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: mqtt\r\n"
@@ -47,9 +49,9 @@ const wsHead = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: mqtt\r\n"
 // openSocket makes a WebSocket for MQTT.
 func (s *server) openSocket(a *app) *socket {
 	s.t.Helper()
-	w, res := s.upgrade("/mqtt/"+a.id, wsHead)
-	if res.StatusCode != http.StatusSwitchingProtocols || res.Header.Get("Sec-WebSocket-Protocol") != "mqtt" {
-		s.t.Fatalf("upgrade: %s %v", res.Status, res.Header)
+	w, status, protocol := s.upgrade("/mqtt/"+a.id, wsHead)
+	if status != http.StatusSwitchingProtocols || protocol != "mqtt" {
+		s.t.Fatalf("upgrade: %d %q", status, protocol)
 	}
 	return w
 }

@@ -8,8 +8,8 @@ import (
 )
 
 func TestAWillIsSentWhenAClientIsKilledAndNotWhenItLeavesInGoodOrder(t *testing.T) {
-	onBothStores(t, func(t *testing.T, on store) {
-		s := startServer(t, on)
+	onBothStores(t, func(t story) {
+		s := startServer(t, t.on)
 		a := s.newApp("wills", anything...)
 		watcher := mqttJS.connect(t, "watcher", login{app: a, password: a.token("watcher", time.Hour, "")}).follow("will/#")
 		as := func(name, transport string, version int) login {
@@ -56,8 +56,8 @@ func TestAWillIsSentWhenAClientIsKilledAndNotWhenItLeavesInGoodOrder(t *testing.
 }
 
 func TestAWillIsSentWhenAClientFallsSilent(t *testing.T) {
-	onBothStores(t, func(t *testing.T, on store) {
-		s := startServer(t, on)
+	onBothStores(t, func(t story) {
+		s := startServer(t, t.on)
 		a := s.newApp("wills", anything...)
 		watcher := paho.connect(t, "watcher", login{app: a, password: a.token("watcher", time.Hour, "")}).follow("will/#")
 		sleeper := mqttJS.connect(t, "sleeper", login{

@@ -20,14 +20,14 @@ type wire struct {
 }
 
 // dialWire opens a TCP connection and says nothing.
-func dialWire(t testing.TB, addr string) *wire {
-	t.Helper()
+func dialWire(tb testing.TB, addr string) *wire {
+	tb.Helper()
 	c, err := net.DialTimeout("tcp", addr, patience)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() { _ = c.Close() }) //nolint:errcheck // the server may have been first
-	w := &wire{t: t, net: c, decoder: packet.NewDecoder(1 << 20)}
+	tb.Cleanup(func() { _ = c.Close() }) //nolint:errcheck // the server may have been first
+	w := &wire{t: tb, net: c, decoder: packet.NewDecoder(1 << 20)}
 	w.speak(packet.V5)
 	return w
 }
