@@ -64,7 +64,7 @@ func URL(tb testing.TB) string {
 func Start() (*Cluster, error) {
 	bins, err := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
 	if err != nil || len(bins) == 0 {
-		return nil, errors.New("no Postgres found in /usr/lib/postgresql: install it (apt-get install postgresql)")
+		return nil, errors.New("no Postgres found in /usr/lib/postgresql: run make test, or .ci/setup")
 	}
 	slices.Sort(bins)
 	c := &Cluster{bin: filepath.Dir(bins[len(bins)-1])}
