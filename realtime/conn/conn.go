@@ -183,7 +183,7 @@ func (c *Conn) handle(p packet.Packet, marks *broker.Marks) error {
 	case *packet.Disconnect:
 		return c.disconnected(p)
 	case *packet.Auth:
-		// Only a client that named a method at CONNECT may send AUTH [MQTT5-4.12.0-6]; none is accepted there yet.
+		// Only a client that named a method at CONNECT may send AUTH [MQTT5-4.12.0-7]; none is accepted there yet.
 		return c.fail(packet.ProtocolError, "AUTH without an authentication method")
 	}
 	return c.fail(packet.ProtocolError, "unexpected packet")
@@ -222,7 +222,7 @@ func (c *Conn) appendControlLocked(p packet.Packet) bool {
 // disconnected takes a client's DISCONNECT: the will is discarded unless it asks for it [MQTT5-3.14.4-3].
 func (c *Conn) disconnected(p *packet.Disconnect) error {
 	if p.Properties != nil && p.Properties.Has.Contains(packet.PropSessionExpiry) && p.Properties.SessionExpiry != 0 && !c.expiryAsked {
-		return c.fail(packet.ProtocolError, "session expiry raised from 0 [MQTT5-3.14.2-2]")
+		return c.fail(packet.ProtocolError, "session expiry raised from 0 (MQTT 5.0 section 3.14.2.2.2)")
 	}
 	c.willOff = p.Reason == packet.Success
 	c.mu.Lock()

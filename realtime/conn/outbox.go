@@ -297,7 +297,7 @@ func (c *Conn) appendMessage(b []byte, d *broker.Delivery, now time.Time, t *tal
 		return b
 	}
 	s := message.Send{Version: c.version, QoS: d.QoS, Retain: d.Retain, SubscriptionIDs: d.SubscriptionIDs}
-	if c.packetSizeMax > 0 && d.Message.WireSize(s) > c.packetSizeMax {
+	if !c.fits(d.Message, &s) {
 		// As if it had been sent [MQTT5-3.1.2-25].
 		c.cfg.Observer.Dropped("packet_too_large", 1)
 		t.dropped++
@@ -308,17 +308,34 @@ func (c *Conn) appendMessage(b []byte, d *broker.Delivery, now time.Time, t *tal
 			Position: d.Message.Position, QoS: d.QoS, Retain: d.Retain, SubscriptionIDs: d.SubscriptionIDs, Message: d.Message,
 		})
 	}
-	if c.out.aliasMax > 0 {
-		s.TopicAlias, s.TopicKnown = c.out.alias(d.Message.Topic)
+	if s.TopicAlias != 0 && !s.TopicKnown {
+		c.out.aliases[d.Message.Topic] = s.TopicAlias
 	}
 	t.messages[d.QoS]++
 	t.bytes += int64(len(d.Message.Payload))
 	return d.Message.AppendPublish(b, s, now)
 }
 
-// alias gives the topic a Topic Alias while the client allows more [MQTT5-3.1.2-26]. It is called only for packets
-// whose bytes are made now, so that no alias is lost with a dropped message.
+// fits chooses a Topic Alias for s, while the client allows more [MQTT5-3.1.2-26], and reports whether the packet is
+// within the client's Maximum Packet Size [MQTT5-3.1.2-24]: a new alias is not worth a message. The alias is taken by
+// who makes the bytes, so that none is stranded with a message that is dropped.
+func (c *Conn) fits(m *message.Message, s *message.Send) bool {
+	s.TopicAlias, s.TopicKnown = c.out.alias(m.Topic)
+	if c.packetSizeMax == 0 || m.WireSize(*s) <= c.packetSizeMax {
+		return true
+	}
+	if s.TopicKnown || s.TopicAlias == 0 {
+		return false
+	}
+	s.TopicAlias = 0
+	return m.WireSize(*s) <= c.packetSizeMax
+}
+
+// alias returns the alias of a topic, or one that it can be given, or 0.
 func (o *outbox) alias(name string) (alias uint16, known bool) {
+	if o.aliasMax == 0 {
+		return 0, false
+	}
 	if alias, known = o.aliases[name]; known {
 		return alias, true
 	}
@@ -328,7 +345,5 @@ func (o *outbox) alias(name string) (alias uint16, known bool) {
 	if o.aliases == nil {
 		o.aliases = map[string]uint16{}
 	}
-	alias = uint16(len(o.aliases) + 1) //nolint:gosec // at most aliasMax
-	o.aliases[name] = alias
-	return alias, false
+	return uint16(len(o.aliases) + 1), false //nolint:gosec // at most aliasMax
 }

@@ -95,7 +95,7 @@ func (c *Conn) message(p *packet.Publish, name string) *message.Message {
 	return m
 }
 
-var errReceiveMaximum = errors.New("more unacknowledged PUBLISH packets than the Receive Maximum [MQTT5-3.3.4-9]")
+var errReceiveMaximum = errors.New("more unacknowledged PUBLISH packets than the Receive Maximum [MQTT5-3.3.4-7]")
 
 // beginLocked takes the PUBLISH into the order of acknowledgements and knows a QoS 2 message that came before.
 func (c *Conn) beginLocked(p *packet.Publish, limits *broker.Limits) (token uint64, dup bool, err error) {

@@ -381,6 +381,22 @@ func TestTopicAlias(t *testing.T) {
 		require.EqualValues(t, 1, c.ExpectMessage("a", "small").Properties.TopicAlias)
 		require.Equal(t, 1, w.observer.Count("dropped packet_too_large"))
 	})
+	t.Run("a message that fits only without an alias comes without", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		c := w.dial(packet.V5)
+		c.Connect("c", properties(packet.Properties{
+			Has: packet.PropTopicAliasMaximum | packet.PropMaximumPacketSize, TopicAliasMaximum: 1, MaximumPacketSize: 20,
+		}))
+		c.Subscribe("a/b", 0)
+		publisher := w.client(packet.V5, "publisher")
+		publisher.Publish("a/b", "123456789012") // 20 bytes without an alias
+		require.Nil(t, c.ExpectMessage("a/b", "123456789012").Properties)
+		publisher.Publish("a/b", "1")
+		require.EqualValues(t, 1, c.ExpectMessage("a/b", "1").Properties.TopicAlias)
+		publisher.Publish("a/b", "123456789012")
+		require.EqualValues(t, 1, c.ExpectMessage("", "123456789012").Properties.TopicAlias)
+	})
 }
 
 func TestStoreAway(t *testing.T) {

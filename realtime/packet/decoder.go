@@ -237,8 +237,10 @@ func (d *Decoder) body(r *reader, t Type, flags byte) Packet {
 		return c
 	case TypePublish:
 		decodePublish(r, &d.publish, flags, d.version)
-		if r.err == nil && !d.client && d.publish.Properties != nil && d.publish.Properties.Has.Contains(PropSubscriptionID) {
-			r.fail(protocolError("MQTT5-3.3.4-6", "Subscription Identifier from a client"))
+		// A Subscription Identifier is not for clients to send [MQTT5-3.3.4-6], and one is ignored: who republishes a
+		// message with its properties, as bridges do, means no harm. It is never forwarded (ForwardedProperties).
+		if r.err == nil && !d.client && d.publish.Properties != nil && len(d.publish.Properties.SubscriptionIDs) > 1 {
+			r.fail(protocolError("MQTT5-3.3.4-6", "several Subscription Identifiers from a client"))
 		}
 		return &d.publish
 	case TypePuback, TypePubrec, TypePubrel, TypePubcomp:
