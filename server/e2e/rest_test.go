@@ -262,6 +262,20 @@ func (a *app) awaitSubscribed(clientID string) {
 	})
 }
 
+// awaitSubscriber waits until some client has subscribed to a filter.
+func (a *app) awaitSubscriber(filter string) {
+	a.s.t.Helper()
+	eventually(a.s.t, patience, func() string {
+		for _, id := range a.connected() {
+			found := a.s.call("GET", a.path("/clients/"+url.PathEscape(id)), a.s.admin, nil)
+			if found.status == http.StatusOK && strings.Contains(string(found.body), `"filter":"`+filter+`"`) {
+				return ""
+			}
+		}
+		return "nobody has subscribed to " + filter
+	})
+}
+
 // metric returns the sum of a counter's lines, or of those whose labels hold label (such as cause="auth_failed").
 func (s *server) metric(name, label string) float64 {
 	s.t.Helper()
