@@ -46,8 +46,9 @@ func TestTheFirstStartNeedsNothingAndKeepsItsSecretsToItself(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, sqlite)
 	s.env = map[string]string{"READY_FILE": s.env["READY_FILE"]}
+	command := s.command("--http-addr", "127.0.0.1:0", "--mqtt-addr", "127.0.0.1:0")
 	began := time.Now()
-	s.process = startProcess(t, "the server", s.command("--http-addr", "127.0.0.1:0", "--mqtt-addr", "127.0.0.1:0"))
+	s.process = startProcess(t, "the server", command)
 	p := s.process
 	t.Cleanup(func() { s.stop(); s.checkLog(p) })
 	s.awaitReady()
