@@ -85,23 +85,30 @@ func (c *Conn) TimedOut() {
 	c.Disconnect(packet.KeepAliveTimeout, cause)
 }
 
-// Closed ends the connection after reading has stopped: it lets the farewell be written, closes the network and takes
-// the client out of the broker, which sends the will where one is due [MQTT5-3.1.2-8]. Only the first call counts.
-func (c *Conn) Closed(cause error) {
+// Ended takes the client out of the broker after reading has stopped; the broker sends the will where one is due
+// [MQTT5-3.1.2-8]. The farewell may still be on its way.
+func (c *Conn) Ended(cause error) {
 	c.Flush()
 	c.mu.Lock()
-	if c.state == stateClosed {
-		c.mu.Unlock()
-		return
-	}
-	if c.state != stateClosing {
+	if c.state < stateClosing {
 		c.out.drop()
 		c.endReason, c.endCause = packet.UnspecifiedError, "network closed"
 		if cause != nil && !errors.Is(cause, io.EOF) {
 			c.endCause = cause.Error()
 		}
 	}
+	if c.expiry != nil {
+		c.expiry.Stop()
+	}
+	reason, text := c.endReason, c.endCause
 	c.mu.Unlock()
+	if c.client != nil {
+		c.cfg.Broker.End(c.client, broker.Ending{SendWill: !c.willOff, Reason: reason, Cause: text})
+	}
+}
+
+// Close lets the farewell be written and closes the network. It is the driver's last call.
+func (c *Conn) Close() {
 	// A writer that is still at the farewell is bounded by the timer that began it.
 	if c.EndedByServer() {
 		c.awaitWriter()
@@ -109,16 +116,9 @@ func (c *Conn) Closed(cause error) {
 	_ = c.wire.Close() //nolint:errcheck // it is going away
 	c.awaitWriter()
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.state = stateClosed
-	if c.expiry != nil {
-		c.expiry.Stop()
-	}
 	c.stateChanged.Broadcast()
-	reason, text := c.endReason, c.endCause
-	c.mu.Unlock()
-	if c.client != nil {
-		c.cfg.Broker.End(c.client, broker.Ending{SendWill: !c.willOff, Reason: reason, Cause: text})
-	}
 }
 
 // EndedByServer reports whether a farewell is on its way, for which the driver should Linger.

@@ -45,7 +45,7 @@ type Config struct {
 	Now      func() time.Time // nil: time.Now
 }
 
-// Conn is one connection. Receive, Closed, Refuse and TimedOut are the driver's, called from one goroutine at a time;
+// Conn is one connection. Receive, Ended, Close, Refuse and TimedOut are the driver's, called from one goroutine at a time;
 // the methods of broker.Outbound may be called from any.
 type Conn struct {
 	cfg  Config
@@ -123,7 +123,7 @@ func (c *Conn) ReadTimeout() time.Duration {
 }
 
 // Receive takes bytes from the network and handles all packets that are complete. It may block: in CONNECT, and while
-// the client is held back. b is free again when it returns. After an error the driver stops reading and calls Closed.
+// the client is held back. b is free again when it returns. After an error the driver stops reading and calls Ended.
 func (c *Conn) Receive(b []byte) error {
 	marks := broker.NewMarks()
 	defer marks.Release()

@@ -301,6 +301,21 @@ func TestDisconnect(t *testing.T) {
 			watcher.ExpectNothing()
 		})
 	}
+	t.Run("a client that breaks the protocol is gone at once, its will sent, though it does not close", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			watcher := w.client(packet.V5, "watcher")
+			watcher.Subscribe("wills/#", 0)
+			c := w.dial(packet.V5)
+			c.Connect("c", will("wills/c", "gone"))
+			began := time.Now()
+			c.SendBytes([]byte{0x62 | 1, 2, 0, 1})
+			watcher.ExpectMessage("wills/c", "gone")
+			require.Zero(t, time.Since(began))
+			require.Empty(t, clientsNamed(w, "c"))
+		})
+	})
 	t.Run("DISCONNECT with 0x04 sends the will", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t)

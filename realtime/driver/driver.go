@@ -148,9 +148,10 @@ func (d *driver) late() bool {
 }
 
 func (d *driver) end(err error) {
+	d.mqtt.Ended(err)
 	if d.mqtt.EndedByServer() {
 		conn.Linger(d.net)
 	}
-	d.mqtt.Closed(err)
+	d.mqtt.Close()
 	d.set.remove(d.net)
 }
