@@ -31,6 +31,7 @@ import (
 	"github.com/embercast/embercast/realtime/packet"
 	"github.com/embercast/embercast/realtime/tcp"
 	"github.com/embercast/embercast/server/httpd"
+	"github.com/embercast/embercast/server/identity"
 	"github.com/embercast/embercast/server/store/sqlite"
 )
 
@@ -92,9 +93,9 @@ func newServer(t *testing.T) *server {
 	require.NoError(t, err)
 	s.dir.SetAdminToken(adminToken)
 	b := broker.New(broker.Config{
-		Store: s.store, Authenticator: authenticator{s.dir}, Observer: &brokertest.Observer{}, Logger: log, StoreWait: 100 * time.Millisecond,
+		Store: s.store, Authenticator: identity.Authenticator{Directory: s.dir}, Observer: &brokertest.Observer{}, Logger: log, StoreWait: 100 * time.Millisecond,
 	})
-	s.dir.Listen(listener{b})
+	s.dir.Listen(identity.Listener{Broker: b, Logger: log})
 	s.run(b, log)
 	for _, id := range []string{"shop", "other"} {
 		s.post("/v1/apps", object{"id": id}).want(http.StatusCreated)
@@ -113,7 +114,7 @@ func (s *server) run(b *broker.Broker, log *slog.Logger) {
 	s.t.Helper()
 	web := httpd.New(httpd.Config{Logger: log})
 	require.NoError(s.t, api.Mount(web.App(), api.Config{
-		Directory: s.dir, Engine: b, Grant: func(g *auth.Grant) broker.Grant { return grant{g} }, Limits: limitsOf,
+		Directory: s.dir, Engine: b, Grant: identity.Grant, Limits: identity.Limits,
 		Remote: func(c *fiber.Ctx) string { return c.Get("X-Test-Remote", "192.0.2.1") },
 		Ready:  func(ctx context.Context) error { return s.store.ready(ctx) },
 		Server: func(context.Context) api.ServerInfo {

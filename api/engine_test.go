@@ -23,6 +23,7 @@ import (
 	"github.com/embercast/embercast/realtime/message"
 	"github.com/embercast/embercast/realtime/packet"
 	"github.com/embercast/embercast/server/httpd"
+	"github.com/embercast/embercast/server/identity"
 	"github.com/embercast/embercast/server/store/sqlite"
 )
 
@@ -65,7 +66,7 @@ func newEngineServer(t *testing.T, e *engine, now time.Time) *engineServer {
 	web := httpd.New(httpd.Config{Logger: log})
 	s.app = web.App()
 	require.NoError(t, api.Mount(s.app, api.Config{
-		Directory: d, Engine: e, Grant: func(g *auth.Grant) broker.Grant { return grant{g} }, Limits: limitsOf,
+		Directory: d, Engine: e, Grant: identity.Grant, Limits: identity.Limits,
 		Remote: func(*fiber.Ctx) string { return "" }, Logger: log, Now: func() time.Time { return now },
 	}))
 	web.Finish()

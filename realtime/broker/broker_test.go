@@ -95,7 +95,7 @@ func TestPublish(t *testing.T) {
 		require.Equal(t, []string{"a", "b", "live"}, topics(r.Got()))
 		require.Equal(t, 1, r.Flushes(), "one write for all of them")
 		for i, d := range r.Got() {
-			require.Equal(t, message.Position{Seq: 1, Part: uint32(i)}, d.Message.Position) //nolint:gosec // three
+			require.Equal(t, message.Position{Seq: 1, Part: uint32(i)}, d.Message.Position)
 		}
 		_, err = w.publish(1, retained("c", "1"), retained("wrong/+", "2"))
 		require.ErrorIs(t, err, broker.ErrTopicNameInvalid)
@@ -294,7 +294,7 @@ func TestRetained(t *testing.T) {
 		}
 		w.CloseApp(1)
 		require.NoError(t, w.OpenApp(t.Context(), broker.AppConfig{UID: 1}))
-		all, err := w.Broker.Retained(1, "#", "", 0)
+		all, err := w.Retained(1, "#", "", 0)
 		require.NoError(t, err)
 		require.Len(t, all, 1)
 		require.Equal(t, "a new", all[0].Topic+" "+string(all[0].Payload))
@@ -313,16 +313,16 @@ func TestRetained(t *testing.T) {
 		}
 		after := ""
 		for _, topic := range want[1:] {
-			page, err := w.Broker.Retained(1, "#", after, 1)
+			page, err := w.Retained(1, "#", after, 1)
 			require.NoError(t, err)
 			require.Len(t, page, 1)
 			require.Equal(t, topic, page[0].Topic)
 			after = topic
 		}
-		page, err := w.Broker.Retained(1, "#", after, 1)
+		page, err := w.Retained(1, "#", after, 1)
 		require.NoError(t, err)
 		require.Empty(t, page)
-		_, err = w.Broker.Retained(1, "a/#/b", "", 1)
+		_, err = w.Retained(1, "a/#/b", "", 1)
 		require.ErrorIs(t, err, broker.ErrFilterInvalid)
 	})
 }

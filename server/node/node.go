@@ -24,6 +24,7 @@ import (
 	"github.com/embercast/embercast/realtime/tcp"
 	"github.com/embercast/embercast/realtime/ws"
 	"github.com/embercast/embercast/server/httpd"
+	"github.com/embercast/embercast/server/identity"
 	"github.com/embercast/embercast/server/telemetry"
 	"github.com/embercast/embercast/web"
 )
@@ -128,10 +129,10 @@ func (n *Node) open(ctx context.Context) error {
 	}
 	n.directory.SetAdminToken(admin)
 	n.metrics = telemetry.NewMetrics(n.cfg.Version)
-	n.broker = broker.New(broker.Config{Store: n.store, Authenticator: authenticator{n.directory}, Observer: n.metrics, Logger: n.log})
-	n.directory.Listen(listener{n.broker, n.log})
+	n.broker = broker.New(broker.Config{Store: n.store, Authenticator: identity.Authenticator{Directory: n.directory}, Observer: n.metrics, Logger: n.log})
+	n.directory.Listen(identity.Listener{Broker: n.broker, Logger: n.log})
 	for _, a := range n.directory.Apps() {
-		if err := n.broker.OpenApp(ctx, appConfig(a)); err != nil {
+		if err := n.broker.OpenApp(ctx, identity.AppConfig(a)); err != nil {
 			return fmt.Errorf("engine: %w", err)
 		}
 	}
@@ -154,8 +155,8 @@ func (n *Node) build() error {
 	n.ws.Mount(n.http.App(), n.http.Remote)
 	err = api.Mount(n.http.App(), api.Config{
 		Directory: n.directory, Engine: n.broker,
-		Grant:  func(g *auth.Grant) broker.Grant { return grant{g} },
-		Limits: limitsOf,
+		Grant:  identity.Grant,
+		Limits: identity.Limits,
 		Remote: func(c *fiber.Ctx) string { return n.http.Remote(c).Addr().String() },
 		Ready:  n.Ready, Server: n.info,
 		Metrics: n.metrics.Handler(), MetricsToken: n.cfg.MetricsToken, Logger: n.log,

@@ -1,4 +1,6 @@
-package node
+// Package identity shows auth to the broker: grants, limits and settings on the way in, and changes of the control plane
+// on the way to live connections. auth and the broker do not know each other.
+package identity
 
 import (
 	"context"
@@ -20,7 +22,7 @@ func (g grant) App() broker.AppUID { return broker.AppUID(g.AppUID()) }
 func (g grant) Assigned(clientID string) broker.Grant { return grant{g.WithClientID(clientID)} }
 
 // Limits implements broker.Grant.
-func (g grant) Limits() broker.Limits { return limitsOf(g.Grant.Settings().Limits) }
+func (g grant) Limits() broker.Limits { return Limits(g.Grant.Settings().Limits) }
 
 // Settings implements broker.Grant.
 func (g grant) Settings() broker.Settings {
@@ -30,7 +32,11 @@ func (g grant) Settings() broker.Settings {
 	}
 }
 
-func limitsOf(l auth.Limits) broker.Limits {
+// Grant shows a grant to the broker.
+func Grant(g *auth.Grant) broker.Grant { return grant{g} }
+
+// Limits shows an app's limits to the broker.
+func Limits(l auth.Limits) broker.Limits {
 	return broker.Limits{
 		ConnectionsMax: l.ConnectionsMax, SubscriptionsPerClientMax: l.SubscriptionsPerClientMax,
 		PublishRateMax: l.PublishRateMax, PublishBytesRateMax: l.PublishBytesRateMax, PacketBytesMax: l.PacketBytesMax,
@@ -43,12 +49,12 @@ func limitsOf(l auth.Limits) broker.Limits {
 	}
 }
 
-// authenticator shows the Directory to the broker.
-type authenticator struct{ dir *auth.Directory }
+// Authenticator shows the control plane to the broker.
+type Authenticator struct{ Directory *auth.Directory }
 
 // Authenticate implements broker.Authenticator.
-func (a authenticator) Authenticate(ctx context.Context, c broker.Credentials) (broker.Grant, error) {
-	g, err := a.dir.Authenticate(ctx, auth.Credentials{
+func (a Authenticator) Authenticate(ctx context.Context, c broker.Credentials) (broker.Grant, error) {
+	g, err := a.Directory.Authenticate(ctx, auth.Credentials{
 		PathApp: c.PathApp, QueryToken: c.QueryToken, HasUsername: c.HasUsername, Username: c.Username,
 		HasPassword: c.HasPassword, Password: c.Password, ClientID: c.ClientID,
 	})
@@ -63,12 +69,12 @@ func (a authenticator) Authenticate(ctx context.Context, c broker.Credentials) (
 }
 
 // Renew implements broker.Authenticator.
-func (a authenticator) Renew(ctx context.Context, g broker.Grant, token string) (broker.Grant, error) {
+func (a Authenticator) Renew(ctx context.Context, g broker.Grant, token string) (broker.Grant, error) {
 	old, ok := g.(grant)
 	if !ok {
 		return nil, broker.ErrNotAllowed
 	}
-	n, err := a.dir.Renew(ctx, old.Grant, token)
+	n, err := a.Directory.Renew(ctx, old.Grant, token)
 	if err != nil {
 		return nil, brokerError(err)
 	}
@@ -87,36 +93,37 @@ func brokerError(err error) error {
 	return err
 }
 
-// listener carries changes of the control plane to live connections.
-type listener struct {
-	broker *broker.Broker
-	log    *slog.Logger
+// Listener carries changes of the control plane to live connections.
+type Listener struct {
+	Broker *broker.Broker
+	Logger *slog.Logger
 }
 
-func appConfig(a auth.App) broker.AppConfig {
+// AppConfig shows an app to the broker.
+func AppConfig(a auth.App) broker.AppConfig {
 	return broker.AppConfig{UID: broker.AppUID(a.UID), ID: a.ID, History: time.Duration(a.Settings.HistorySeconds) * time.Second}
 }
 
 // AppCreated implements auth.Listener.
-func (l listener) AppCreated(a auth.App) {
-	if err := l.broker.OpenApp(context.Background(), appConfig(a)); err != nil {
-		l.log.LogAttrs(context.Background(), slog.LevelError, "app not opened", slog.String("app", a.ID), slog.String("error", err.Error()))
+func (l Listener) AppCreated(a auth.App) {
+	if err := l.Broker.OpenApp(context.Background(), AppConfig(a)); err != nil {
+		l.Logger.LogAttrs(context.Background(), slog.LevelError, "app not opened", slog.String("app", a.ID), slog.String("error", err.Error()))
 	}
 }
 
 // AppChanged implements auth.Listener.
-func (l listener) AppChanged(a auth.App) {
+func (l Listener) AppChanged(a auth.App) {
 	l.AppCreated(a)
-	l.broker.Reauthorize(broker.AppUID(a.UID))
+	l.Broker.Reauthorize(broker.AppUID(a.UID))
 }
 
 // AppDeleted implements auth.Listener.
-func (l listener) AppDeleted(uid int64) { l.broker.CloseApp(broker.AppUID(uid)) }
+func (l Listener) AppDeleted(uid int64) { l.Broker.CloseApp(broker.AppUID(uid)) }
 
 // RulesChanged implements auth.Listener.
-func (l listener) RulesChanged(uid int64) { l.broker.Reauthorize(broker.AppUID(uid)) }
+func (l Listener) RulesChanged(uid int64) { l.Broker.Reauthorize(broker.AppUID(uid)) }
 
 // KeyDeleted implements auth.Listener.
-func (l listener) KeyDeleted(uid int64, keyID string) {
-	l.broker.DisconnectKey(broker.AppUID(uid), keyID)
+func (l Listener) KeyDeleted(uid int64, keyID string) {
+	l.Broker.DisconnectKey(broker.AppUID(uid), keyID)
 }
