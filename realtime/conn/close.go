@@ -69,7 +69,25 @@ func (c *Conn) endLocked(reason packet.ReasonCode, cause string) {
 	c.state = stateClosing
 	c.endReason, c.endCause = reason, cause
 	c.stateChanged.Broadcast()
+	c.closeLater()
+}
+
+// closeLater bounds the time that the farewell may take.
+func (c *Conn) closeLater() {
 	time.AfterFunc(farewellTimeout, func() { _ = c.wire.Close() }) //nolint:errcheck // it is going away
+}
+
+// Hangup takes the client's close by the transport's own means (a WebSocket close frame), which Farewell answers.
+func (c *Conn) Hangup() {
+	c.mu.Lock()
+	if c.state < stateClosing {
+		c.out.drop()
+		c.state = stateClosing
+		c.endReason, c.endCause = packet.UnspecifiedError, "network closed"
+		c.closeLater()
+	}
+	c.mu.Unlock()
+	c.Flush()
 }
 
 // TimedOut tells that the time for the next bytes has passed: Keep Alive [MQTT5-3.1.2-22], or no CONNECT came.

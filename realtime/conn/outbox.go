@@ -32,7 +32,7 @@ type outbox struct {
 	marked   bool // somebody owes a Flush
 	writing  bool // somebody writes; what is added now goes out with the next round
 	silent   bool // the client has disconnected: nothing more is sent
-	said     bool // the farewell is written
+	said     bool // the farewell is written, after which nothing is
 }
 
 // pending reports whether there is something to write.
@@ -108,12 +108,14 @@ func (c *Conn) Queue() (messages int, bytes int64, inflight int) {
 	return c.out.ready.len() + c.out.waiting.len(), c.out.bytes, inflight
 }
 
-// WriteRaw queues a frame of the transport's own (a WebSocket pong).
+// WriteRaw queues a frame of the transport's own (a WebSocket pong), unless the connection is ending.
 func (c *Conn) WriteRaw(frame []byte) {
 	c.mu.Lock()
-	if len(c.out.raw) > controlBytesMax {
+	switch {
+	case c.state >= stateClosing:
+	case len(c.out.raw) > controlBytesMax:
 		c.endLocked(packet.QuotaExceeded, "client does not read its answers")
-	} else {
+	default:
 		c.out.raw = append(c.out.raw, frame...)
 	}
 	c.mu.Unlock()
@@ -194,10 +196,10 @@ func putBuffer(buf *[]byte) {
 
 // nextLocked makes the bytes of the next write: frames of the transport, or as many packets as fit.
 func (c *Conn) nextLocked(buf *[]byte) []byte {
-	if c.state == stateConnecting && len(c.out.control) == 0 {
-		return c.takeRaw(buf)
+	if c.out.said {
+		return nil
 	}
-	if len(c.out.raw) > 0 {
+	if len(c.out.raw) > 0 || c.state == stateConnecting && len(c.out.control) == 0 {
 		return c.takeRaw(buf)
 	}
 	b := (*buf)[:HeadroomBytes]
@@ -209,14 +211,15 @@ func (c *Conn) nextLocked(buf *[]byte) []byte {
 		b = c.appendMessages(b)
 	}
 	*buf = b
+	var frame []byte
 	if len(b) > HeadroomBytes {
-		return c.wire.Frame(b)
+		frame = c.wire.Frame(b)
 	}
-	if c.state == stateClosing && !c.out.said && !c.out.silent {
+	if c.state == stateClosing && !c.out.silent {
 		c.out.said = true
-		return c.wire.Farewell(c.endReason)
+		frame = append(frame, c.wire.Farewell(c.endReason)...)
 	}
-	return nil
+	return frame
 }
 
 func (c *Conn) takeRaw(buf *[]byte) []byte {

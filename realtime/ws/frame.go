@@ -259,5 +259,8 @@ func appendFrame(dst []byte, opcode byte, payload []byte) []byte {
 }
 
 func closeFrame(code int) []byte {
+	if code == closeNone {
+		return appendFrame(nil, opClose, nil)
+	}
 	return appendFrame(nil, opClose, binary.BigEndian.AppendUint16(nil, uint16(code))) //nolint:gosec // a close code
 }

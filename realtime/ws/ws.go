@@ -4,7 +4,6 @@ package ws
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"io"
 	"net"
@@ -36,9 +35,7 @@ func (s *Server) Close(ctx context.Context) { s.live.Close(ctx) }
 // serve drives an upgraded connection in goroutines of its own. buffered are bytes that the HTTP server has read
 // already.
 func (s *Server) serve(c net.Conn, buffered []byte, meta conn.Meta) {
-	e := &endpoint{wire: &wire{NetWire: conn.NewNetWire(c, writeTimeout)}}
-	e.mqtt = conn.New(s.cfg, e.wire, meta)
-	e.frames.to = e
+	e := newEndpoint(s.cfg, c, meta)
 	go s.live.Drive(&buffer{Conn: c, ahead: buffered}, e.mqtt, e.feed)
 }
 
@@ -63,11 +60,9 @@ func (b *buffer) Read(p []byte) (int, error) {
 // wire puts each write into one binary frame.
 type wire struct {
 	*conn.NetWire
-	// code is that of the close frame to be sent instead of the one for MQTT's reason; closeSent: one was sent already.
+	// code is that of the close frame, where it is not the one for MQTT's reason.
 	code atomic.Int32
 }
-
-const closeSent = -1
 
 // Frame implements conn.Wire: the header goes right before the MQTT bytes.
 func (*wire) Frame(buf []byte) []byte {
@@ -80,14 +75,10 @@ func (*wire) Frame(buf []byte) []byte {
 
 // Farewell implements conn.Wire.
 func (w *wire) Farewell(reason packet.ReasonCode) []byte {
-	switch code := w.code.Load(); code {
-	case closeSent:
-		return nil
-	case 0:
-		return closeFrame(closeCodeFor(reason))
-	default:
+	if code := w.code.Load(); code != 0 {
 		return closeFrame(int(code))
 	}
+	return closeFrame(closeCodeFor(reason))
 }
 
 func closeCodeFor(reason packet.ReasonCode) int {
@@ -114,6 +105,13 @@ type endpoint struct {
 	frames reader
 }
 
+func newEndpoint(cfg conn.Config, c net.Conn, meta conn.Meta) *endpoint {
+	e := &endpoint{wire: &wire{NetWire: conn.NewNetWire(c, writeTimeout)}}
+	e.mqtt = conn.New(cfg, e.wire, meta)
+	e.frames.to = e
+	return e
+}
+
 // feed takes bytes of the network.
 func (e *endpoint) feed(b []byte) error {
 	err := e.frames.feed(b)
@@ -135,11 +133,7 @@ func (e *endpoint) ping(payload []byte) error {
 
 // closed implements handler: the close frame is answered with the same code (RFC 6455 section 5.5.1).
 func (e *endpoint) closed(code int) error {
-	var payload []byte
-	if code != closeNone {
-		payload = binary.BigEndian.AppendUint16(nil, uint16(code)) //nolint:gosec // a close code
-	}
-	e.wire.code.Store(closeSent)
-	e.mqtt.WriteRaw(appendFrame(nil, opClose, payload))
+	e.wire.code.CompareAndSwap(0, int32(code)) //nolint:gosec // a close code
+	e.mqtt.Hangup()
 	return io.EOF
 }
