@@ -32,7 +32,7 @@ func TestNothingFollowsTheServersCloseFrame(t *testing.T) {
 		}, closeFrame(closePolicy)},
 		"when the client closed first": {func(e *endpoint) {
 			_ = e.feed(clientClose) //nolint:errcheck // as above
-			e.mqtt.WriteRaw(appendFrame(nil, opPong, nil))
+			e.mqtt.WriteRaw(newFrame(opPong, nil))
 			e.mqtt.TimedOut()
 		}, closeFrame(closeNormal)},
 	} {

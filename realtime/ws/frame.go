@@ -254,13 +254,13 @@ func appendHeader(dst []byte, opcode byte, length int) []byte {
 	}
 }
 
-func appendFrame(dst []byte, opcode byte, payload []byte) []byte {
-	return append(appendHeader(dst, opcode, len(payload)), payload...)
+func newFrame(opcode byte, payload []byte) []byte {
+	return append(appendHeader(nil, opcode, len(payload)), payload...)
 }
 
 func closeFrame(code int) []byte {
 	if code == closeNone {
-		return appendFrame(nil, opClose, nil)
+		return newFrame(opClose, nil)
 	}
-	return appendFrame(nil, opClose, binary.BigEndian.AppendUint16(nil, uint16(code))) //nolint:gosec // a close code
+	return newFrame(opClose, binary.BigEndian.AppendUint16(nil, uint16(code))) //nolint:gosec // a close code
 }

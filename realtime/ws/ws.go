@@ -127,7 +127,7 @@ func (e *endpoint) data(b []byte) error { return e.mqtt.Receive(b) } //nolint:wr
 
 // ping implements handler.
 func (e *endpoint) ping(payload []byte) error {
-	e.mqtt.WriteRaw(appendFrame(nil, opPong, payload))
+	e.mqtt.WriteRaw(newFrame(opPong, payload))
 	return nil
 }
 
