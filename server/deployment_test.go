@@ -135,7 +135,7 @@ func TestCompose(t *testing.T) {
 			require.True(t, s.ReadOnly)
 			require.Equal(t, []string{"ALL"}, s.CapDrop)
 			require.Contains(t, s.SecurityOpt, "no-new-privileges:true")
-			require.Empty(t, s.User, "the image's own, which is not root")
+			require.Empty(t, s.User, "the image's own")
 		}
 		require.Contains(t, server.Tmpfs, "/tmp")
 		require.Contains(t, server.Ulimits, "nofile")

@@ -57,7 +57,7 @@ func start(tb testing.TB) *server {
 	go func() { _ = app.Listener(ln) }() //nolint:errcheck // it ends with the test
 	tb.Cleanup(func() {
 		s.broker.Drain()
-		closing, done := context.WithTimeout(context.Background(), 5*time.Second)
+		closing, done := context.WithTimeout(context.Background(), 30*time.Second)
 		defer done()
 		require.NoError(tb, app.ShutdownWithContext(closing))
 		endpoint.Close(closing)

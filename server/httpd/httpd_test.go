@@ -55,7 +55,7 @@ func start(t *testing.T) (base string, out *log) {
 	ended := make(chan error, 1)
 	go func() { ended <- s.Serve(ln, nil) }()
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
 		require.NoError(t, s.Shutdown(ctx))
 		require.NoError(t, <-ended)
