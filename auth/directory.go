@@ -257,6 +257,9 @@ type NewApp struct {
 
 var appID = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 
+// ValidAppID reports whether an app may have this id.
+func ValidAppID(id string) bool { return appID.MatchString(id) }
+
 // appsMax is how many apps a server holds (chosen: each takes some kilobytes before it is used).
 const appsMax = 10_000
 
@@ -264,7 +267,7 @@ const appsMax = 10_000
 // taken, *LimitError when there are as many as a server holds.
 func (d *Directory) CreateApp(ctx context.Context, actor string, in NewApp) (App, error) {
 	var p problems
-	if !appID.MatchString(in.ID) {
+	if !ValidAppID(in.ID) {
 		p.add("/id", "must have 1 to 63 characters of a-z, 0-9 and -, the first of them not -")
 	}
 	if in.Name == "" {

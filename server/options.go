@@ -45,6 +45,7 @@ type options struct {
 	SecretKey      string `env:"EMBERCAST_SECRET_KEY" placeholder:"KEY" group:"Secrets" help:"32 bytes in hex or base64 that seal signing secrets in the database; made at the first start."`
 
 	DefaultApp     string `env:"EMBERCAST_DEFAULT_APP" placeholder:"APP" group:"Behaviour" help:"The app of connections that name none."`
+	AppDomain      string `env:"EMBERCAST_APP_DOMAIN" hidden:""`
 	TrustedProxies string `env:"EMBERCAST_TRUSTED_PROXIES" placeholder:"NETWORKS" group:"Behaviour" help:"Networks, with commas, whose X-Forwarded-For counts."`
 
 	MetricsToken string `env:"EMBERCAST_METRICS_TOKEN" placeholder:"TOKEN" group:"Operation" help:"Who may read /metrics besides the admin."`
@@ -88,7 +89,7 @@ func (o *options) config() node.Config {
 	return node.Config{
 		Version: versionText(), HTTPAddr: o.HTTPAddr, MQTTAddr: o.MQTTAddr, HTTPSAddr: o.HTTPSAddr, MQTTSAddr: o.MQTTSAddr,
 		TLSCert: o.TLSCert, TLSKey: o.TLSKey, DatabaseURL: o.DatabaseURL, DataDir: o.DataDir, AdminToken: o.AdminTokenText,
-		SecretKey: o.SecretKey, DefaultApp: o.DefaultApp, TrustedProxies: o.TrustedProxies, MetricsToken: o.MetricsToken,
+		SecretKey: o.SecretKey, DefaultApp: o.DefaultApp, AppDomain: o.AppDomain, TrustedProxies: o.TrustedProxies, MetricsToken: o.MetricsToken,
 		MetricsAddr: o.MetricsAddr, ReadyFile: o.ReadyFile,
 	}
 }

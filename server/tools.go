@@ -63,6 +63,9 @@ func (c adminTokenCommand) Run(o *options) error {
 	if err != nil {
 		return err //nolint:wrapcheck // plain already
 	}
+	if c.Rotate {
+		_, _ = fmt.Fprintln(os.Stderr, "A server that runs takes this token when it is started again; until then the old one counts.")
+	}
 	_, err = fmt.Fprintln(os.Stdout, token)
 	return err //nolint:wrapcheck // the terminal's own words
 }

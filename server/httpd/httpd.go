@@ -14,10 +14,12 @@ import (
 	"net/http"
 	"net/netip"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
 	"github.com/gofiber/fiber/v2/middleware/filesystem"
+	"github.com/valyala/fasthttp"
 )
 
 const (
@@ -54,6 +56,7 @@ func New(cfg Config) *Server {
 	})
 	s.app.Server().KeepHijackedConns = true
 	s.app.Server().NoDefaultServerHeader = true
+	s.app.Server().ErrorHandler = silent(s.app.Server().ErrorHandler)
 	s.app.Use(s.count, s.recover, secure)
 	return s
 }
@@ -93,6 +96,21 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		return fmt.Errorf("http: %w", err)
 	}
 	return nil
+}
+
+// silent keeps the text of a head that could not be parsed, which may hold a credential, out of the answer.
+func silent(tell func(*fasthttp.RequestCtx, error)) func(*fasthttp.RequestCtx, error) {
+	return func(c *fasthttp.RequestCtx, err error) {
+		var known net.Error
+		switch {
+		case errors.As(err, new(*fasthttp.ErrSmallBuffer)), errors.As(err, &known), errors.Is(err, fasthttp.ErrBodyTooLarge), errors.Is(err, fasthttp.ErrGetOnly):
+		case strings.HasSuffix(err.Error(), "timeout"):
+			err = fasthttp.ErrTimeout
+		default:
+			err = errors.New("This is not a well-formed HTTP/1.1 request: check its first line and its header lines.") //nolint:revive,staticcheck // shown as it stands
+		}
+		tell(c, err)
+	}
 }
 
 // count counts answers, those of errors too.

@@ -1,9 +1,11 @@
 package httpd_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -126,6 +128,24 @@ func TestServer(t *testing.T) {
 		require.Contains(t, a.header.Get("Content-Security-Policy"), "default-src 'self'")
 		a = get(t, base+"/examples")
 		require.Equal(t, "/examples/", a.header.Get("Location"))
+	})
+	t.Run("a head that cannot be read is refused, and nothing of it is said again", func(t *testing.T) {
+		t.Parallel()
+		for _, bad := range []string{"Bad Header Line", "Content-Length: abc", "Transfer-Encoding: chunked, timeout"} {
+			c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(base, "http://"))
+			require.NoError(t, err)
+			_, err = io.WriteString(c, "POST /remote HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ek_secret\r\n"+bad+"\r\n\r\nek_secret")
+			require.NoError(t, err)
+			require.NoError(t, c.SetDeadline(time.Now().Add(30*time.Second)))
+			r, err := http.ReadResponse(bufio.NewReader(c), nil)
+			require.NoError(t, err)
+			body, err := io.ReadAll(r.Body)
+			require.NoError(t, errors.Join(err, r.Body.Close(), c.Close()))
+			require.GreaterOrEqual(t, r.StatusCode, 400, bad)
+			require.Equal(t, "application/problem+json", r.Header.Get("Content-Type"))
+			require.NotContains(t, string(body), "ek_secret")
+		}
+		require.NotContains(t, out.text(), "ek_secret")
 	})
 	t.Run("a head that is too large is refused", func(t *testing.T) {
 		t.Parallel()

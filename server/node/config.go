@@ -10,7 +10,10 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+
+	"github.com/embercast/embercast/auth"
 )
 
 // Config is how a node is set up (CONTRACT section 2). Its texts are as the operator typed them; Validate reads them.
@@ -27,6 +30,7 @@ type Config struct {
 	AdminToken     string
 	SecretKey      string
 	DefaultApp     string
+	AppDomain      string // refused: it is not built yet
 	TrustedProxies string
 	MetricsToken   string
 	MetricsAddr    string
@@ -53,12 +57,22 @@ func (c *Config) Validate() error {
 		if a.value == "" {
 			continue
 		}
-		if _, _, err := net.SplitHostPort(a.value); err != nil {
+		_, port, err := net.SplitHostPort(a.value)
+		if err == nil {
+			_, err = strconv.ParseUint(port, 10, 16)
+		}
+		if err != nil {
 			p.add("EMBERCAST_%s %q is not host:port, such as 127.0.0.1:8080 or :8080", a.name, a.value)
 		}
 	}
 	if (c.HTTPSAddr != "" || c.MQTTSAddr != "") && (c.TLSCert == "" || c.TLSKey == "") {
 		p.add("EMBERCAST_HTTPS_ADDR and EMBERCAST_MQTTS_ADDR need EMBERCAST_TLS_CERT and EMBERCAST_TLS_KEY")
+	}
+	if c.DefaultApp != "" && !auth.ValidAppID(c.DefaultApp) {
+		p.add("EMBERCAST_DEFAULT_APP %q is no app's id: those have 1 to 63 characters of a-z, 0-9 and -, the first of them not -", c.DefaultApp)
+	}
+	if c.AppDomain != "" {
+		p.add("EMBERCAST_APP_DOMAIN is not served by this version: leave it empty")
 	}
 	c.checkDatabase(&p)
 	c.checkSecrets(&p)

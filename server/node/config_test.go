@@ -25,6 +25,9 @@ func TestValidate(t *testing.T) {
 		"HTTP may be off beside HTTPS":      {func(c *Config) { c.HTTPAddr, c.HTTPSAddr, c.TLSCert, c.TLSKey = "", ":443", "c", "k" }, nil},
 		"something must serve HTTP":         {func(c *Config) { c.HTTPAddr = "" }, []string{"EMBERCAST_HTTP_ADDR"}},
 		"addresses are host:port":           {func(c *Config) { c.HTTPAddr, c.MetricsAddr = "8080", "x" }, []string{"EMBERCAST_HTTP_ADDR", "EMBERCAST_METRICS_ADDR"}},
+		"with a port that there is":         {func(c *Config) { c.HTTPAddr, c.MQTTAddr = ":99999", ":mqtt" }, []string{"EMBERCAST_HTTP_ADDR", "EMBERCAST_MQTT_ADDR"}},
+		"the default app is an app's id":    {func(c *Config) { c.DefaultApp = "Not_One" }, []string{"EMBERCAST_DEFAULT_APP"}},
+		"what is not built is refused":      {func(c *Config) { c.AppDomain = "x.example" }, []string{"EMBERCAST_APP_DOMAIN"}},
 		"TLS needs a pair":                  {func(c *Config) { c.MQTTSAddr = ":8883" }, []string{"EMBERCAST_TLS_CERT"}},
 		"the database is one of two":        {func(c *Config) { c.DatabaseURL = "mysql://root:topsecret@x/y" }, []string{"mysql"}},
 		"Postgres has two names":            {func(c *Config) { c.DatabaseURL = "postgresql://x/y" }, nil},
@@ -93,6 +96,24 @@ func TestSecrets(t *testing.T) {
 		entries, err := os.ReadDir(c.DataDir)
 		require.NoError(t, err)
 		require.Empty(t, entries)
+	})
+	t.Run("an admin token that is there is kept from others, and an empty one is not taken", func(t *testing.T) {
+		t.Parallel()
+		c := Config{DataDir: t.TempDir()}
+		path := filepath.Join(c.DataDir, adminTokenFile)
+		require.NoError(t, os.WriteFile(path, []byte("an-admin-token-of-mine\n"), 0o644))
+		token, made, err := c.AdminTokenOrMake()
+		require.NoError(t, err)
+		require.False(t, made)
+		require.Equal(t, "an-admin-token-of-mine", token)
+		info, err := os.Stat(path)
+		require.NoError(t, err)
+		require.Equal(t, fs.FileMode(0o600), info.Mode().Perm())
+		require.NoError(t, os.WriteFile(path, []byte("\n"), 0o600))
+		_, _, err = c.AdminTokenOrMake()
+		require.ErrorContains(t, err, "remove the file")
+		_, err = c.KeptAdminToken()
+		require.ErrorContains(t, err, "remove the file")
 	})
 	t.Run("a damaged secret key is named", func(t *testing.T) {
 		t.Parallel()

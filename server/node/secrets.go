@@ -24,7 +24,18 @@ func (c *Config) AdminTokenOrMake() (token string, made bool, err error) {
 	if c.AdminToken != "" {
 		return c.AdminToken, false, nil
 	}
-	return readOrMake(filepath.Join(c.DataDir, adminTokenFile), newAdminToken)
+	path := filepath.Join(c.DataDir, adminTokenFile)
+	if token, made, err = readOrMake(path, newAdminToken); err == nil {
+		err = checkAdminToken(path, token)
+	}
+	return token, made, err
+}
+
+func checkAdminToken(path, token string) error {
+	if len(token) < adminTokenMin {
+		return fmt.Errorf("the admin token in %s is shorter than %d characters: remove the file, and the next start makes one", path, adminTokenMin)
+	}
+	return nil
 }
 
 // KeptAdminToken returns the token for management without making one.
@@ -40,7 +51,8 @@ func (c *Config) KeptAdminToken() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("admin token: %w", err)
 	}
-	return strings.TrimSpace(string(b)), nil
+	token := strings.TrimSpace(string(b))
+	return token, checkAdminToken(path, token)
 }
 
 // RotateAdminToken makes a new generated token. A running server takes it at its next start.
@@ -84,6 +96,10 @@ func newSecretKey() string {
 func readOrMake(path string, newSecret func() string) (secret string, made bool, err error) {
 	b, err := os.ReadFile(path) //nolint:gosec // the operator's own path
 	if err == nil {
+		// It may have been copied here by other hands.
+		if err := ownerOnly(path); err != nil {
+			return "", false, err
+		}
 		return strings.TrimSpace(string(b)), false, nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
@@ -91,6 +107,18 @@ func readOrMake(path string, newSecret func() string) (secret string, made bool,
 	}
 	secret = newSecret()
 	return secret, true, writeSecret(path, secret)
+}
+
+// ownerOnly takes a secret's file from everybody but its owner, where it can: one that is mounted read-only stays as it is.
+func ownerOnly(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return fmt.Errorf("read secret: %w", err)
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		_ = os.Chmod(path, 0o600) //nolint:errcheck // see above
+	}
+	return nil
 }
 
 // writeSecret writes a whole file or none, readable by its owner alone.
