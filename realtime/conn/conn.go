@@ -58,6 +58,7 @@ type Conn struct {
 	aliases   map[uint16]string // Topic Alias → Topic Name, of the client's PUBLISH packets
 	lastTopic string            // saves the string of a topic that comes again and again
 	willOff   bool              // DISCONNECT said that no will is to be sent
+	packets   uint64            // received
 	pace      pace
 
 	limits atomic.Pointer[broker.Limits] // replaced as a whole; set when CONNECT is accepted
@@ -112,7 +113,7 @@ func (c *Conn) Established() bool {
 	return c.state == stateOpen
 }
 
-// ReadTimeout is how long the next bytes may take: one and a half Keep Alives [MQTT5-3.1.2-22]; 0 is forever.
+// ReadTimeout is how long the next Control Packet may take: one and a half Keep Alives [MQTT5-3.1.2-22]; 0 is forever.
 func (c *Conn) ReadTimeout() time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -121,6 +122,9 @@ func (c *Conn) ReadTimeout() time.Duration {
 	}
 	return c.keepAlive + c.keepAlive/2
 }
+
+// Packets returns how many Control Packets have come; it is the driver's.
+func (c *Conn) Packets() uint64 { return c.packets }
 
 // Receive takes bytes from the network and handles all packets that are complete. It may block: in CONNECT, and while
 // the client is held back. b is free again when it returns. After an error the driver stops reading and calls Ended.
@@ -138,6 +142,7 @@ func (c *Conn) Receive(b []byte) error {
 			c.decoder.Release()
 			break
 		}
+		c.packets++
 		if err := c.handle(p, marks); err != nil {
 			return err
 		}

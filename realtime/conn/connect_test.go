@@ -154,6 +154,31 @@ func TestKeepAlive(t *testing.T) {
 			require.Equal(t, 6*time.Second, time.Since(began))
 		})
 	})
+	t.Run("bytes that complete no packet keep nothing alive [MQTT5-3.1.2-22]", func(t *testing.T) {
+		t.Parallel()
+		trickle := func(c *brokertest.Client, whole []byte) {
+			for _, b := range whole {
+				c.SendBytes([]byte{b})
+				time.Sleep(time.Second) //nolint:forbidigo // virtual time
+			}
+		}
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			c := w.dial(packet.V5)
+			trickle(c, (&packet.Connect{Version: packet.V5, CleanStart: true, ClientID: "c"}).Append(nil, packet.V5)[:9])
+			began := time.Now()
+			c.ExpectSilence()
+			require.Equal(t, time.Second, time.Since(began))
+		})
+		synctest.Test(t, func(t *testing.T) {
+			c := newWorld(t).dial(packet.V5)
+			c.Connect("c", func(p *packet.Connect) { p.KeepAlive = 4 })
+			trickle(c, (&packet.Publish{Topic: []byte("t"), Payload: []byte("payload")}).Append(nil, packet.V5)[:5])
+			began := time.Now()
+			c.ExpectEnd(packet.KeepAliveTimeout)
+			require.Equal(t, time.Second, time.Since(began))
+		})
+	})
 	t.Run("a Keep Alive of 0 is none", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {

@@ -18,8 +18,8 @@ const readBytes = 4 << 10
 
 // Set holds the live connections of a transport. The zero value is ready; it is safe for concurrent use.
 type Set struct {
-	mu      sync.Mutex // guards what follows
-	live    map[net.Conn]struct{}
+	mu      sync.Mutex        // guards what follows
+	live    map[net.Conn]bool // whether CONNECT was accepted
 	closing bool
 	empty   chan struct{} // closed when closing and nothing is live any more
 }
@@ -37,16 +37,22 @@ func (s *Set) Drive(c net.Conn, mqtt *conn.Conn, feed func([]byte) error) {
 		d.end(err)
 		return
 	}
+	s.established(c)
 	go d.readOn()
 }
 
-// Close waits until every live connection has ended, and closes those that are left when ctx ends. Clients are told by
-// the broker's drain, before. It is called once.
+// Close closes the connections whose CONNECT has not come, waits until every other one has ended, and closes those that
+// are left when ctx ends. Clients are told by the broker's drain, before. It is called once.
 func (s *Set) Close(ctx context.Context) {
 	s.mu.Lock()
 	s.closing, s.empty = true, make(chan struct{})
 	if len(s.live) == 0 {
 		close(s.empty)
+	}
+	for c, established := range s.live {
+		if !established {
+			_ = c.Close() //nolint:errcheck // it is going away
+		}
 	}
 	s.mu.Unlock()
 	select {
@@ -69,10 +75,16 @@ func (s *Set) add(c net.Conn) bool {
 		return false
 	}
 	if s.live == nil {
-		s.live = map[net.Conn]struct{}{}
+		s.live = map[net.Conn]bool{}
 	}
-	s.live[c] = struct{}{}
+	s.live[c] = false
 	return true
+}
+
+func (s *Set) established(c net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.live[c] = true
 }
 
 func (s *Set) remove(c net.Conn) {
@@ -89,7 +101,7 @@ type driver struct {
 	net      net.Conn
 	mqtt     *conn.Conn
 	feed     func([]byte) error
-	received time.Time // when bytes last came
+	received time.Time // when a Control Packet last came
 	deadline time.Time // as set on net
 }
 
@@ -106,10 +118,14 @@ func (d *driver) readUntil(done func() bool) error {
 		d.setDeadline()
 		n, err := d.net.Read(*buf)
 		if n > 0 {
+			packets := d.mqtt.Packets()
 			if err := d.feed((*buf)[:n]); err != nil {
 				return err
 			}
-			d.received = time.Now()
+			// Bytes that complete no packet, and a transport's own pings, keep nothing alive [MQTT5-3.1.2-22].
+			if d.mqtt.Packets() != packets {
+				d.received = time.Now()
+			}
 		}
 		switch {
 		case err == nil:
@@ -141,7 +157,7 @@ func (d *driver) setDeadline() {
 	_ = d.net.SetReadDeadline(at) //nolint:errcheck // Read tells
 }
 
-// late reports whether the time for the next bytes has passed, which a deadline of earlier does not say.
+// late reports whether the time for the next packet has passed, which a deadline of earlier does not say.
 func (d *driver) late() bool {
 	timeout := d.mqtt.ReadTimeout()
 	return timeout > 0 && time.Since(d.received) >= timeout
