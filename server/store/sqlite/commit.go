@@ -33,7 +33,7 @@ const (
 )
 
 func (s *Store) openWriter(ctx context.Context) (*writer, error) {
-	db, err := s.handle(ctx, 1)
+	db, err := s.handle(ctx, 1, busyTimeout)
 	if err != nil {
 		return nil, err
 	}

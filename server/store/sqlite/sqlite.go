@@ -45,8 +45,8 @@ type Store struct {
 	writer *writer
 }
 
-// checkpointEvery is how often the write-ahead log is moved into the database beside the writer's way.
-const checkpointEvery = 2 * time.Second
+// busyTimeout is how long a handle waits for another one's lock.
+const busyTimeout = 10 * time.Second
 
 // Open locks, opens and migrates the database. store.ErrLocked when another server holds it.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
@@ -67,16 +67,16 @@ func (s *Store) open(ctx context.Context) (err error) {
 	if err := s.makeFile(); err != nil {
 		return err
 	}
-	if s.control, err = s.handle(ctx, 1); err != nil {
+	if s.control, err = s.handle(ctx, 1, busyTimeout); err != nil {
 		return err
 	}
 	if err := sqlstore.Migrate(ctx, s.control, goose.DialectSQLite3, "sqlite"); err != nil {
 		return fmt.Errorf("migrate: %w", explain(err))
 	}
-	if s.read, err = s.handle(ctx, 4); err != nil {
+	if s.read, err = s.handle(ctx, 4, busyTimeout); err != nil {
 		return err
 	}
-	if s.checkpoint, err = s.handle(ctx, 1); err != nil {
+	if s.checkpoint, err = s.handle(ctx, 1, restartPatience); err != nil {
 		return err
 	}
 	s.Store = &sqlstore.Store{Read: s.read, Write: s.control, Classify: classify}
@@ -106,9 +106,9 @@ func lockFile(path string) (*os.File, error) {
 }
 
 // handle opens connections of their own. synchronous=FULL stands in every one: an acknowledged commit is on the disk.
-func (s *Store) handle(ctx context.Context, connections int) (*sql.DB, error) {
+func (s *Store) handle(ctx context.Context, connections int, busy time.Duration) (*sql.DB, error) {
 	q := url.Values{}
-	for _, p := range []string{"journal_mode(WAL)", "synchronous(FULL)", "busy_timeout(10000)", "wal_autocheckpoint(0)", "temp_store(MEMORY)", "cache_size(-16000)"} {
+	for _, p := range []string{"journal_mode(WAL)", "synchronous(FULL)", fmt.Sprintf("busy_timeout(%d)", busy.Milliseconds()), "wal_autocheckpoint(0)", "temp_store(MEMORY)", "cache_size(-16000)"} {
 		q.Add("_pragma", p)
 	}
 	q.Set("_txlock", "immediate")
@@ -177,23 +177,6 @@ func (s *Store) Info(ctx context.Context) (kind, version string) {
 		return "sqlite", ""
 	}
 	return "sqlite", version
-}
-
-// checkpoints moves the write-ahead log into the database, on a handle of its own so that no commit waits for it.
-func (s *Store) checkpoints() {
-	defer s.stopped.Done()
-	tick := time.NewTicker(checkpointEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-s.stop:
-			return
-		case <-tick.C:
-		}
-		if _, err := s.checkpoint.ExecContext(context.Background(), `PRAGMA wal_checkpoint(PASSIVE)`); err != nil {
-			s.cfg.Logger.LogAttrs(context.Background(), slog.LevelWarn, "checkpoint failed", slog.String("error", err.Error()))
-		}
-	}
 }
 
 // classify makes of SQLite's errors those of broker and auth.
