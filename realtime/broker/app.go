@@ -35,7 +35,7 @@ type app struct {
 	retainedMu    sync.RWMutex // guards what follows
 	retained      topic.Retained[*message.Message]
 	retainedBytes int64
-	expiring      expiryHeap
+	expiring      expiries
 }
 
 func newApp(cfg AppConfig) *app {

@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"container/heap"
 	"time"
 
 	"github.com/embercast/embercast/realtime/message"
@@ -14,17 +13,17 @@ func (a *app) setRetained(m *message.Message) {
 	if m.Clears() {
 		if old, had := a.retained.Delete(m.Topic); had {
 			a.retainedBytes -= retainedSize(old)
+			a.expiring.remove(old)
 		}
 		return
 	}
 	old, replaced := a.retained.Set(m.Topic, m)
 	if replaced {
 		a.retainedBytes -= retainedSize(old)
+		a.expiring.remove(old)
 	}
 	a.retainedBytes += retainedSize(m)
-	if !m.Expires.IsZero() {
-		heap.Push(&a.expiring, m)
-	}
+	a.expiring.add(m)
 }
 
 // retainedSize is what a retained message counts against retained_bytes_max.
@@ -69,41 +68,9 @@ func (a *app) roomFor(m *message.Message, limits *Limits) bool {
 	return grows <= 0 || a.retainedBytes+grows <= limits.RetainedBytesMax
 }
 
-// expired takes retained messages whose Message Expiry Interval has passed out of the heap; those already replaced
-// are forgotten on the way.
+// expired returns the retained messages whose Message Expiry Interval has passed and which are to be cleared.
 func (a *app) expired(now time.Time) []*message.Message {
 	a.retainedMu.Lock()
 	defer a.retainedMu.Unlock()
-	var due []*message.Message
-	for len(a.expiring) > 0 && a.expiring[0].Expired(now) {
-		m := a.expiring[0]
-		heap.Pop(&a.expiring)
-		if current, ok := a.retained.Get(m.Topic); ok && current == m {
-			due = append(due, m)
-		}
-	}
-	return due
-}
-
-// expiryHeap orders retained messages by when they expire.
-type expiryHeap []*message.Message
-
-func (h expiryHeap) Len() int           { return len(h) }
-func (h expiryHeap) Less(i, j int) bool { return h[i].Expires.Before(h[j].Expires) }
-func (h expiryHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-
-// Push is called by container/heap.
-func (h *expiryHeap) Push(x any) {
-	if m, ok := x.(*message.Message); ok {
-		*h = append(*h, m)
-	}
-}
-
-// Pop is called by container/heap.
-func (h *expiryHeap) Pop() any {
-	last := len(*h) - 1
-	m := (*h)[last]
-	(*h)[last] = nil
-	*h = (*h)[:last]
-	return m
+	return a.expiring.take(now)
 }
