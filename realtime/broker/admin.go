@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -115,10 +116,7 @@ func (b *Broker) Retained(uid AppUID, filter, after string, limit int) ([]*messa
 	a.retainedMu.RLock()
 	defer a.retainedMu.RUnlock()
 	var found []*message.Message
-	a.retained.Match(filter, func(name string, m *message.Message) bool {
-		if after != "" && compareTopics(name, after) <= 0 {
-			return true
-		}
+	a.retained.MatchAfter(filter, after, math.MaxInt, func(m *message.Message) bool {
 		found = append(found, m)
 		return limit == 0 || len(found) < limit
 	})
@@ -138,24 +136,4 @@ func (b *Broker) RetainedAt(uid AppUID, name string) (bool, error) {
 	defer a.retainedMu.RUnlock()
 	_, there := a.retained.Get(name)
 	return there, nil
-}
-
-// compareTopics orders as topic.Retained does: level by level, a topic before its children.
-func compareTopics(x, y string) int {
-	for {
-		xl, xrest, xmore := strings.Cut(x, "/")
-		yl, yrest, ymore := strings.Cut(y, "/")
-		if c := strings.Compare(xl, yl); c != 0 {
-			return c
-		}
-		switch {
-		case !xmore && !ymore:
-			return 0
-		case !xmore:
-			return -1
-		case !ymore:
-			return 1
-		}
-		x, y = xrest, yrest
-	}
 }

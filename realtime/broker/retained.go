@@ -44,7 +44,7 @@ func (a *app) snapshot(filter string) []*message.Message {
 	a.retainedMu.RLock()
 	defer a.retainedMu.RUnlock()
 	var all []*message.Message
-	a.retained.Match(filter, func(_ string, m *message.Message) bool {
+	a.retained.Match(filter, func(m *message.Message) bool {
 		all = append(all, m)
 		return true
 	})

@@ -134,7 +134,7 @@ func BenchmarkRetained(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				found := 0
-				r.Match(c.filter, func(string, *int) bool {
+				r.Match(c.filter, func(*int) bool {
 					found++
 					return true
 				})
@@ -144,6 +144,12 @@ func BenchmarkRetained(b *testing.B) {
 			}
 		})
 	}
+	b.Run("match one by one/100000", func(b *testing.B) {
+		b.ReportAllocs()
+		for i := range b.N {
+			r.MatchAfter("#", names[i*7919%n], 100, func(*int) bool { return false })
+		}
+	})
 	b.Run("set/flat/100000", func(b *testing.B) {
 		flat, before := &Retained[*int]{}, heap()
 		for i := range n {

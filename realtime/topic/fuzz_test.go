@@ -70,10 +70,10 @@ func fuzzMatch(t *testing.T, filter, name string) bool {
 	if found := len(tree.Match(name, nil)) == 1; found != want {
 		t.Fatalf("Tree: %q of %q = %v", filter, name, found)
 	}
-	var r Retained[int]
-	r.Set(name, 1)
+	var r Retained[string]
+	r.Set(name, name)
 	found := false
-	r.Match(filter, func(got string, _ int) bool {
+	r.Match(filter, func(got string) bool {
 		found = got == name
 		return true
 	})

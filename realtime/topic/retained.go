@@ -1,6 +1,7 @@
 package topic
 
 import (
+	"math"
 	"slices"
 	"strings"
 )
@@ -12,8 +13,7 @@ type Retained[T any] struct {
 	count int
 }
 
-// retainedNode stands for the levels of a name up to here. A single child is kept inline, a few in a sorted slice,
-// more in a map.
+// retainedNode stands for the levels of a name up to here. A single child is kept inline, more in sorted runs.
 type retainedNode[T any] struct {
 	level string
 	value T
@@ -22,13 +22,14 @@ type retainedNode[T any] struct {
 	many  *retainedChildren[T]
 }
 
+// retainedChildren holds two children or more by level, in runs of at most runMax: adding one moves no more than a run,
+// and a walk begins at any level without a look at those before it.
 type retainedChildren[T any] struct {
-	sorted []*retainedNode[T]          // by level; nil when there is byName
-	byName map[string]*retainedNode[T] // from mapFrom children on
+	runs [][]*retainedNode[T] // none is empty
 }
 
-// mapFrom is the number of children from which a map finds them.
-const mapFrom = 16
+// runMax is chosen: 64 and 256 are no faster in BenchmarkRetained.
+const runMax = 128
 
 // Len returns the number of names.
 func (r *Retained[T]) Len() int { return r.count }
@@ -99,19 +100,25 @@ func (n *retainedNode[T]) child(level string) *retainedNode[T] {
 		return nil
 	case n.many == nil:
 		return nil
-	case n.many.byName != nil:
-		return n.many.byName[level]
 	}
-	if i, found := n.many.search(level); found {
-		return n.many.sorted[i]
+	if run, i, found := n.many.search(level); found {
+		return n.many.runs[run][i]
 	}
 	return nil
 }
 
-func (m *retainedChildren[T]) search(level string) (int, bool) {
-	return slices.BinarySearchFunc(m.sorted, level, func(c *retainedNode[T], level string) int {
+// search returns where level stands, or would have to be inserted.
+func (m *retainedChildren[T]) search(level string) (run, i int, found bool) {
+	run, found = slices.BinarySearchFunc(m.runs, level, func(r []*retainedNode[T], level string) int {
+		return strings.Compare(r[0].level, level)
+	})
+	if !found && run > 0 {
+		run-- // the last run that does not begin behind level
+	}
+	i, found = slices.BinarySearchFunc(m.runs[run], level, func(c *retainedNode[T], level string) int {
 		return strings.Compare(c.level, level)
 	})
+	return run, i, found
 }
 
 func (n *retainedNode[T]) grow(level string) *retainedNode[T] {
@@ -124,29 +131,29 @@ func (n *retainedNode[T]) grow(level string) *retainedNode[T] {
 		return c
 	}
 	if n.only != nil {
-		n.many = &retainedChildren[T]{sorted: []*retainedNode[T]{n.only}}
+		n.many = &retainedChildren[T]{runs: [][]*retainedNode[T]{{n.only}}}
 		n.only = nil
 	}
 	n.many.insert(c)
 	return c
 }
 
-// insert keeps the order for a few children; many are sorted when they are asked for, so that adding 100,000 children
-// in any order costs no 100,000 shifts.
 func (m *retainedChildren[T]) insert(c *retainedNode[T]) {
-	if m.byName != nil {
-		m.byName[c.level] = c
-		return
-	}
-	i, _ := m.search(c.level)
-	m.sorted = slices.Insert(m.sorted, i, c)
-	if len(m.sorted) >= mapFrom {
-		m.byName = make(map[string]*retainedNode[T], 2*mapFrom)
-		for _, c := range m.sorted {
-			m.byName[c.level] = c
+	at, i, _ := m.search(c.level)
+	if run := m.runs[at]; len(run) == runMax {
+		if i == runMax && at == len(m.runs)-1 {
+			// Names often come in their order: full runs then stay full.
+			m.runs = append(m.runs, []*retainedNode[T]{c})
+			return
 		}
-		m.sorted = nil
+		const half = runMax / 2
+		m.runs = slices.Insert(m.runs, at+1, slices.Clone(run[half:]))
+		m.runs[at] = slices.Delete(run, half, runMax)
+		if i > half {
+			at, i = at+1, i-half
+		}
 	}
+	m.runs[at] = slices.Insert(m.runs[at], i, c)
 }
 
 func (n *retainedNode[T]) prune(level string) {
@@ -155,82 +162,105 @@ func (n *retainedNode[T]) prune(level string) {
 		return
 	}
 	m := n.many
-	if m.byName != nil {
-		if delete(m.byName, level); len(m.byName) == 0 {
-			n.many = nil
-		}
-		return
+	at, i, _ := m.search(level)
+	if m.runs[at] = slices.Delete(m.runs[at], i, i+1); len(m.runs[at]) == 0 {
+		m.runs = slices.Delete(m.runs, at, at+1)
 	}
-	if i, found := m.search(level); found {
-		m.sorted = slices.Delete(m.sorted, i, i+1)
-	}
-	if len(m.sorted) == 1 {
-		n.only, n.many = m.sorted[0], nil
+	if len(m.runs) == 1 && len(m.runs[0]) == 1 {
+		n.only, n.many = m.runs[0][0], nil
 	}
 }
 
-// ordered returns the children by level. It writes nothing, so that reads may run side by side: a map's children are
-// sorted into a slice of their own.
-func (n *retainedNode[T]) ordered() []*retainedNode[T] {
-	switch {
-	case n.only != nil:
-		return []*retainedNode[T]{n.only}
-	case n.many == nil:
-		return nil
-	case n.many.byName == nil:
-		return n.many.sorted
-	}
-	all := make([]*retainedNode[T], 0, len(n.many.byName))
-	for _, c := range n.many.byName {
-		all = append(all, c)
-	}
-	slices.SortFunc(all, func(x, y *retainedNode[T]) int { return strings.Compare(x.level, y.level) })
-	return all
+// Match calls yield with the value of every name that filter matches, level by level in the order of bytes, a name
+// before those below it, until yield returns false.
+func (r *Retained[T]) Match(filter string, yield func(v T) bool) {
+	r.MatchAfter(filter, "", math.MaxInt, yield)
 }
 
-// Match calls yield with every name that filter matches, level by level in the order of bytes, a name before those
-// below it, until yield returns false.
-func (r *Retained[T]) Match(filter string, yield func(name string, v T) bool) {
-	w := retainedWalk[T]{yield: yield}
-	w.below(&r.root, filter, true)
+// MatchAfter is Match for the names behind after (empty: all), which need not be there. It stops also when it has gone
+// through visits nodes of the tree, and then returns the name behind which to go on.
+func (r *Retained[T]) MatchAfter(filter, after string, visits int, yield func(v T) bool) (next string, more bool) {
+	w := retainedWalk[T]{yield: yield, visits: visits}
+	w.below(&r.root, filter, true, after, after != "")
+	return w.next, w.tired
 }
 
 type retainedWalk[T any] struct {
-	yield func(name string, v T) bool
-	path  []byte
+	yield  func(v T) bool
+	visits int // left
+	tired  bool
+	next   string // if tired: the last node's name, put together on the way up
 }
 
-// below goes through the children of n that filter matches, and reports whether to go on.
-func (w *retainedWalk[T]) below(n *retainedNode[T], filter string, root bool) bool {
+// below goes through the children of n that filter matches, if bounded only those behind after, and reports whether
+// to go on.
+func (w *retainedWalk[T]) below(n *retainedNode[T], filter string, root bool, after string, bounded bool) bool {
 	level, rest, more := strings.Cut(filter, "/")
 	if level != "+" && level != "#" {
 		c := n.child(level)
-		return c == nil || w.enter(c, rest, more, root)
+		return c == nil || w.child(c, rest, more, after, bounded)
 	}
-	for _, c := range n.ordered() {
-		if root && hidden(c.level) {
-			continue
+	if level == "#" {
+		rest, more = "#", true
+	}
+	switch {
+	case n.only != nil:
+		return root && hidden(n.only.level) || w.child(n.only, rest, more, after, bounded)
+	case n.many == nil:
+		return true
+	}
+	run, i := 0, 0
+	if bounded {
+		from, _, _ := strings.Cut(after, "/")
+		run, i, _ = n.many.search(from)
+	}
+	for ; run < len(n.many.runs); run++ {
+		for ; i < len(n.many.runs[run]); i++ {
+			c := n.many.runs[run][i]
+			if (!root || !hidden(c.level)) && !w.child(c, rest, more, after, bounded) {
+				return false
+			}
 		}
-		if level == "#" {
-			rest, more = "#", true
-		}
-		if !w.enter(c, rest, more, root) {
-			return false
-		}
+		i = 0
 	}
 	return true
 }
 
-func (w *retainedWalk[T]) enter(c *retainedNode[T], rest string, more, root bool) bool {
-	length := len(w.path)
-	if !root {
-		w.path = append(w.path, '/')
+// child enters c, or what is behind after in it.
+func (w *retainedWalk[T]) child(c *retainedNode[T], rest string, more bool, after string, bounded bool) bool {
+	if !bounded {
+		return w.enter(c, rest, more) && w.deeper(c, rest, more, "", false)
 	}
-	w.path = append(w.path, c.level...)
-	defer func() { w.path = w.path[:length] }()
+	level, after, bounded := strings.Cut(after, "/")
+	switch order := strings.Compare(c.level, level); {
+	case order < 0:
+		return true
+	case order > 0:
+		return w.enter(c, rest, more) && w.deeper(c, rest, more, "", false)
+	}
+	// The name up to here is after, or stands before it.
+	return w.deeper(c, rest, more, after, bounded)
+}
+
+func (w *retainedWalk[T]) enter(c *retainedNode[T], rest string, more bool) bool {
 	// A filter that goes on with # alone matches its parent level too.
-	if c.set && (!more || rest == "#") && !w.yield(string(w.path), c.value) {
+	if c.set && (!more || rest == "#") && !w.yield(c.value) {
 		return false
 	}
-	return !more || w.below(c, rest, false)
+	// An empty level is no place to stop at: as a name it would mean the beginning.
+	if w.visits--; w.visits <= 0 && c.level != "" {
+		w.tired, w.next = true, c.level
+		return false
+	}
+	return true
+}
+
+func (w *retainedWalk[T]) deeper(c *retainedNode[T], rest string, more bool, after string, bounded bool) bool {
+	if !more || w.below(c, rest, false, after, bounded) {
+		return true
+	}
+	if w.tired {
+		w.next = c.level + "/" + w.next
+	}
+	return false
 }
