@@ -79,22 +79,35 @@ func (c *Client) Number() uint64 { return c.number }
 func (c *Client) Grant() Grant { return *c.grant.Load() }
 
 // subscriber is what the topic tree holds: one subscription of one connected client, or a share group. It is
-// immutable but for judge; another subscription to the same filter replaces it.
+// immutable but for its atomic parts; another subscription to the same filter replaces it.
 type subscriber struct {
 	client *Client
 	sub    session.Subscription
 	inner  string // the Topic Filter without $share/…
 	ids    []uint32
-	judge  func(topic string) bool // nil: everything that matches may be delivered
-	group  *shareGroup             // set on the entry that stands for a group; client is nil then
+	judge  atomic.Pointer[func(topic string) bool] // nil: everything that matches may be delivered
+	group  *shareGroup                             // set on the entry that stands for a group; client is nil then
+
+	gone      atomic.Bool                // out of the tree: no retained message goes out for it any more, but
+	successor atomic.Pointer[subscriber] // if set, for the one that took its place
 }
 
-func newSubscriber(c *Client, sub session.Subscription, inner string) *subscriber {
-	s := &subscriber{client: c, sub: sub, inner: inner, judge: c.Grant().ReceiveFilter(inner)}
+func newSubscriber(c *Client, g Grant, sub session.Subscription, inner string) *subscriber {
+	s := &subscriber{client: c, sub: sub, inner: inner}
+	s.setJudge(g)
 	if sub.ID != 0 {
 		s.ids = []uint32{sub.ID}
 	}
 	return s
+}
+
+// setJudge takes over what the grant says now.
+func (s *subscriber) setJudge(g Grant) {
+	if judge := g.ReceiveFilter(s.inner); judge != nil {
+		s.judge.Store(&judge)
+	} else {
+		s.judge.Store(nil)
+	}
 }
 
 // takes reports whether the subscription may get m: No Local [MQTT5-3.8.3-3] and denies that overlap its filter.
@@ -102,5 +115,6 @@ func (s *subscriber) takes(m *message.Message) bool {
 	if s.sub.NoLocal && m.Publisher == s.client.id && m.Publisher != "" {
 		return false
 	}
-	return s.judge == nil || s.judge(m.Topic)
+	judge := s.judge.Load()
+	return judge == nil || (*judge)(m.Topic)
 }

@@ -90,7 +90,7 @@ func (a *app) rejudge(c *Client, g Grant) (events []suspension) {
 		allowed := g.MaySubscribe(old.inner, old.inner != old.sub.Filter)
 		sub := old.sub
 		sub.Suspended = !allowed
-		s := newSubscriber(c, sub, old.inner)
+		s := newSubscriber(c, g, sub, old.inner)
 		a.removeLocked(old)
 		c.subs[filter] = s
 		a.insertLocked(s)

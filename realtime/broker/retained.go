@@ -31,24 +31,10 @@ func retainedSize(m *message.Message) int64 {
 	return int64(len(m.Topic) + len(m.Payload) + len(m.Properties))
 }
 
-// isRetained reports whether m is the retained message of its topic now.
-func (a *app) isRetained(m *message.Message) bool {
+func (a *app) retainsAny() bool {
 	a.retainedMu.RLock()
 	defer a.retainedMu.RUnlock()
-	now, ok := a.retained.Get(m.Topic)
-	return ok && now == m
-}
-
-// snapshot returns the retained messages that match filter, in topic order.
-func (a *app) snapshot(filter string) []*message.Message {
-	a.retainedMu.RLock()
-	defer a.retainedMu.RUnlock()
-	var all []*message.Message
-	a.retained.Match(filter, func(m *message.Message) bool {
-		all = append(all, m)
-		return true
-	})
-	return all
+	return a.retained.Len() > 0
 }
 
 // roomFor reports whether the app may retain m: a clear and a replacement by something no longer always pass.

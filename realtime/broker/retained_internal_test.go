@@ -14,9 +14,16 @@ import (
 	"github.com/embercast/embercast/realtime/message"
 )
 
-// kept is a retained message; no payload clears.
+// retainedIn is a retained message for a topic; without a payload it clears.
+func retainedIn(name, payload string) *message.Message {
+	return &message.Message{Topic: name, Payload: []byte(payload), Retain: true}
+}
+
+// kept is one that expires.
 func kept(name, payload string, expires time.Time) *message.Message {
-	return &message.Message{Topic: name, Payload: []byte(payload), Retain: true, Expires: expires}
+	m := retainedIn(name, payload)
+	m.Expires = expires
+	return m
 }
 
 // TestExpiry_holds_no_message_that_was_replaced_or_cleared: each publish to one topic left its message in memory until
@@ -33,7 +40,7 @@ func TestExpiry_holds_no_message_that_was_replaced_or_cleared(t *testing.T) {
 	}
 	require.Len(t, a.expiring.due, 1)
 	require.Less(t, heapInUse()-before, int64(4*size))
-	a.setRetained(kept("a", "", time.Time{}))
+	a.setRetained(retainedIn("a", ""))
 	require.Empty(t, a.expiring.due)
 	require.Empty(t, a.expiring.of)
 	runtime.KeepAlive(a)
@@ -59,10 +66,10 @@ func TestExpiry_agrees_with_a_naive_model(t *testing.T) {
 				name := fmt.Sprint("t/", random.IntN(20))
 				switch random.IntN(4) {
 				case 0:
-					a.setRetained(kept(name, "", time.Time{}))
+					a.setRetained(retainedIn(name, ""))
 					delete(model, name)
 				case 1:
-					model[name] = kept(name, "for good", time.Time{})
+					model[name] = retainedIn(name, "for good")
 					a.setRetained(model[name])
 				default:
 					model[name] = kept(name, "for a while", now.Add(time.Duration(random.IntN(20_000))*time.Millisecond))
@@ -71,7 +78,7 @@ func TestExpiry_agrees_with_a_naive_model(t *testing.T) {
 				want, due := dueIn(model, now), a.expired(now)
 				require.Equal(t, want, byTopic(due))
 				for _, m := range due {
-					a.setRetained(kept(m.Topic, "", time.Time{}))
+					a.setRetained(retainedIn(m.Topic, ""))
 					delete(model, m.Topic)
 				}
 				expiring := 0

@@ -14,27 +14,63 @@ type SubscribeResult struct {
 	Existed bool
 }
 
-// Replay is a snapshot of the retained messages that a new subscription is to get, in topic order. It is read by one
-// goroutine.
+// replayVisits bounds one step of a Replay, in nodes of the tree of retained messages (chosen: some 20 us).
+const replayVisits = 256
+
+// Replay is what a new subscription gets of the retained messages, in topic order. It holds none of them, only how far
+// it has come. It is used by one goroutine at a time.
 type Replay struct {
-	app      *app
-	sub      *subscriber
-	messages []*message.Message
+	sub   *subscriber
+	upTo  uint64 // the app's head when the subscription began
+	after string // the name behind which to go on
+	ended bool
+
+	found *message.Message
+	look  func(*message.Message) bool // made once: a step allocates nothing
 }
 
-// Next returns the next message of the snapshot. A topic whose retained message has changed since is skipped: the
-// newer one is delivered live, and the older must not come after it.
-func (r *Replay) Next() (d Delivery, ok bool) {
-	for len(r.messages) > 0 {
-		m := r.messages[0]
-		r.messages[0] = nil
-		r.messages = r.messages[1:]
-		if !r.app.isRetained(m) || !r.sub.takes(m) {
-			continue
-		}
-		return Delivery{Message: m, SubscriptionIDs: r.sub.ids, QoS: min(m.QoS, r.sub.sub.QoS), Retain: true}, true
+// Next takes a step, and returns a message if it has found one. A topic whose retained message has changed since the
+// subscription began is skipped: the newer one is delivered live, and would come twice.
+func (r *Replay) Next() (d Delivery, found bool) {
+	if r.Over() {
+		return Delivery{}, false
 	}
-	return Delivery{}, false
+	if r.look == nil {
+		r.look = func(m *message.Message) bool {
+			if m.Position.Seq > r.upTo {
+				return true
+			}
+			r.found = m
+			return false
+		}
+	}
+	s, a := r.sub, r.sub.client.app
+	a.retainedMu.RLock()
+	next, more := a.retained.MatchAfter(s.inner, r.after, replayVisits, r.look)
+	a.retainedMu.RUnlock()
+	m := r.found
+	if m == nil {
+		r.after, r.ended = next, !more
+		return Delivery{}, false
+	}
+	r.found, r.after = nil, m.Topic
+	if !s.takes(m) {
+		return Delivery{}, false
+	}
+	return Delivery{Message: m, SubscriptionIDs: s.ids, QoS: min(m.QoS, s.sub.QoS), Retain: true}, true
+}
+
+// Over reports whether nothing more comes: everything has been said, or the subscription has ended, been suspended, or
+// been replaced by one with a Replay of its own.
+func (r *Replay) Over() bool {
+	for r.sub.gone.Load() { // which is set after its successor
+		next := r.sub.successor.Load()
+		if next == nil {
+			return true
+		}
+		r.sub = next
+	}
+	return r.ended
 }
 
 // Subscribe adds the client's subscriptions, or replaces those of the same Topic Filter [MQTT5-3.8.4-3], and answers
@@ -69,12 +105,15 @@ func (b *Broker) subscribe(c *Client, sub session.Subscription) SubscribeResult 
 	}
 	r := SubscribeResult{Reason: reason, Existed: existed}
 	// A Shared Subscription gets no retained messages (MQTT 5.0 section 4.8.2).
-	if !shared && (sub.RetainHandling == 0 || sub.RetainHandling == 1 && !existed) {
-		if snapshot := a.snapshot(inner); len(snapshot) > 0 {
-			r.Replay = &Replay{app: a, sub: s, messages: snapshot}
-		}
+	if !shared && replays(sub, existed) && a.retainsAny() {
+		r.Replay = &Replay{sub: s, upTo: a.head.Load()}
 	}
 	return r
+}
+
+// replays reports whether a subscription gets the retained messages [MQTT5-3.3.1-9 … MQTT5-3.3.1-11].
+func replays(sub session.Subscription, existed bool) bool {
+	return sub.RetainHandling == 0 || sub.RetainHandling == 1 && !existed
 }
 
 // add judges a subscription and puts it into the tree, in the place of an older one of the same filter. It is judged
@@ -87,20 +126,24 @@ func (a *app) add(c *Client, sub session.Subscription, inner string, subscriptio
 	if c.ended.Load() {
 		return nil, false, packet.UnspecifiedError // the connection is going away
 	}
-	if !c.Grant().MaySubscribe(inner, inner != sub.Filter) {
+	g := c.Grant()
+	if !g.MaySubscribe(inner, inner != sub.Filter) {
 		return nil, false, packet.NotAuthorized
 	}
 	old, existed := c.subs[sub.Filter]
 	if !existed && len(c.subs) >= subscriptionsMax {
 		return nil, false, packet.QuotaExceeded
 	}
+	s = newSubscriber(c, g, sub, inner)
 	if existed {
+		if !replays(sub, existed) {
+			old.successor.Store(s) // what is left of the older one's retained messages comes
+		}
 		a.removeLocked(old)
 	}
 	if c.subs == nil {
 		c.subs = make(map[string]*subscriber, 1)
 	}
-	s = newSubscriber(c, sub, inner)
 	c.subs[sub.Filter] = s
 	a.insertLocked(s)
 	return s, existed, packet.ReasonCode(sub.QoS)
@@ -120,6 +163,7 @@ func (a *app) insertLocked(s *subscriber) {
 
 func (a *app) removeLocked(s *subscriber) {
 	a.subscriptions--
+	s.gone.Store(true)
 	if s.sub.Suspended {
 		return
 	}

@@ -140,6 +140,7 @@ func (c *Conn) subscribe(p *packet.Subscribe) error {
 		return err
 	}
 	c.out.replays = append(c.out.replays, replays...)
+	c.out.forgetReplays()
 	return nil
 }
 
@@ -162,6 +163,7 @@ func (c *Conn) unsubscribe(p *packet.Unsubscribe) error {
 	reasons := c.cfg.Broker.Unsubscribe(c.client, p.Filters)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.out.forgetReplays()
 	for i, f := range p.Filters {
 		if f == resultTopic && c.authResult {
 			c.authResult = false

@@ -1,6 +1,7 @@
 package conn
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -21,18 +22,19 @@ const (
 
 // outbox is what waits to be written to one connection. Conn.mu guards it.
 type outbox struct {
-	control  []byte // encoded answers, sent before anything else
-	raw      []byte // frames of the transport's own, between packets
-	ready    fifo   // messages in the order of routing
-	waiting  fifo   // QoS 1 and 2 messages beyond the client's Receive Maximum
-	bytes    int64  // of what is in ready and waiting
-	replays  []*broker.Replay
+	control  []byte           // encoded answers, sent before anything else
+	raw      []byte           // frames of the transport's own, between packets
+	ready    fifo             // messages in the order of routing
+	waiting  fifo             // QoS 1 and 2 messages beyond the client's Receive Maximum
+	bytes    int64            // of what is in ready and waiting
+	replays  []*broker.Replay // at most one a subscription
 	aliases  map[string]uint16
 	aliasMax uint16
 	marked   bool // somebody owes a Flush
 	writing  bool // somebody writes; what is added now goes out with the next round
 	silent   bool // the client has disconnected: nothing more is sent
 	said     bool // the farewell is written, after which nothing is
+	resting  bool // the search for retained messages goes on after others have had the lock
 }
 
 // pending reports whether there is something to write.
@@ -50,6 +52,12 @@ func (o *outbox) mark() bool {
 
 func (o *outbox) drop() {
 	o.ready, o.waiting, o.replays, o.bytes = fifo{}, fifo{}, nil, 0
+}
+
+// forgetReplays lets go of retained messages that nobody is to get any more, so that who subscribes again and again
+// without acknowledging what comes has one Replay for each filter.
+func (o *outbox) forgetReplays() {
+	o.replays = slices.DeleteFunc(o.replays, (*broker.Replay).Over)
 }
 
 // reasonFor is the Reason Code of PUBACK or PUBREC.
@@ -143,6 +151,11 @@ func (c *Conn) Flush() {
 func (c *Conn) write(buf *[]byte, put func([]byte) (int, error)) {
 	for {
 		frame := c.nextLocked(buf)
+		if len(frame) == 0 && c.out.resting {
+			c.mu.Unlock()
+			go c.writeRest(buf, nil)
+			return
+		}
 		if len(frame) == 0 {
 			break
 		}
@@ -176,7 +189,10 @@ func (c *Conn) write(buf *[]byte, put func([]byte) (int, error)) {
 }
 
 func (c *Conn) writeRest(buf *[]byte, rest []byte) {
-	_, err := c.wire.Write(rest)
+	var err error
+	if len(rest) > 0 {
+		_, err = c.wire.Write(rest)
+	}
 	c.mu.Lock()
 	put := c.wire.Write
 	if err != nil {
@@ -196,6 +212,7 @@ func putBuffer(buf *[]byte) {
 
 // nextLocked makes the bytes of the next write: frames of the transport, or as many packets as fit.
 func (c *Conn) nextLocked(buf *[]byte) []byte {
+	c.out.resting = false
 	if c.out.said {
 		return nil
 	}
@@ -260,19 +277,28 @@ func (c *Conn) appendMessages(b []byte) []byte {
 	return b
 }
 
-// nextRetained takes the next retained message of a subscription's snapshot, while there is quota for it.
+// replaySteps bounds how long the search for retained messages keeps the connection's lock (chosen: below a
+// millisecond); whoever routes to the connection waits for it.
+const replaySteps = 16
+
+// nextRetained takes the next retained message for a subscription, while there is quota for it.
 func (c *Conn) nextRetained() (broker.Delivery, bool) {
-	for len(c.out.replays) > 0 {
-		if c.out.waiting.len() > 0 || c.session.Quota() == 0 {
+	o := &c.out
+	for range replaySteps {
+		if len(o.replays) == 0 || o.waiting.len() > 0 || c.session.Quota() == 0 {
 			return broker.Delivery{}, false
 		}
-		d, ok := c.out.replays[0].Next()
-		if ok {
+		if d, ok := o.replays[0].Next(); ok {
 			return d, true
 		}
-		c.out.replays = c.out.replays[1:]
+		if o.replays[0].Over() {
+			o.replays[0] = nil
+			if o.replays = o.replays[1:]; len(o.replays) == 0 {
+				o.replays = nil
+			}
+		}
 	}
-	c.out.replays = nil
+	o.resting = len(o.replays) > 0
 	return broker.Delivery{}, false
 }
 
