@@ -48,15 +48,14 @@ type suspension struct {
 	Filter string `json:"filter"`
 }
 
-// rejudge replaces each subscription of c whose judgement has changed. What is suspended leaves the tree before the
-// client is told.
+// rejudge judges each subscription of c by what its grant says now. What is suspended leaves the tree before the client
+// is told.
 func (b *Broker) rejudge(c *Client) {
-	g := c.Grant()
-	if g.Settings().RevokedSubscriptionDisconnects && b.lostAny(c, g) {
+	if c.Grant().Settings().RevokedSubscriptionDisconnects && c.app.lostAny(c) {
 		b.expel(c, expulsion{err: ErrNotAllowed, cause: "subscription revoked"})
 		return
 	}
-	for _, e := range c.app.rejudge(c, g) {
+	for _, e := range c.app.rejudge(c) {
 		b.log.LogAttrs(context.Background(), slog.LevelInfo, "subscription judged anew", slog.String("app", c.app.id),
 			slog.String("client_id", c.id), slog.String("event", e.Event))
 		if e.Event == "subscription_suspended" {
@@ -68,38 +67,70 @@ func (b *Broker) rejudge(c *Client) {
 	}
 }
 
-func (b *Broker) lostAny(c *Client, g Grant) bool {
-	c.app.mu.RLock()
-	defer c.app.mu.RUnlock()
+// lostAny reports whether the rules no longer allow a subscription of c.
+func (a *app) lostAny(c *Client) bool {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	g := c.Grant()
 	for _, s := range c.subs {
-		if !g.MaySubscribe(s.inner, s.inner != s.sub.Filter) {
+		if !s.allowedBy(g) {
 			return true
 		}
 	}
 	return false
 }
 
-func (a *app) rejudge(c *Client, g Grant) (events []suspension) {
+// rejudge changes what has to be changed: most changes of rules, and each that ends or begins by the clock, leave a
+// client's subscriptions as they are, and must hold up nobody who routes, nor take a share group's members out of turn.
+func (a *app) rejudge(c *Client) []suspension {
+	if !a.rejudgeInPlace(c) {
+		return nil
+	}
+	return a.suspendAndResume(c)
+}
+
+// rejudgeInPlace takes over the denies that overlap a subscription, and reports whether one is to be suspended or
+// resumed. The grant is asked under the client's lock, so that of two judgements the later one stays.
+func (a *app) rejudgeInPlace(c *Client) (changes bool) {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	g := c.Grant()
+	for _, s := range c.subs {
+		s.setJudge(g)
+		changes = changes || s.sub.Suspended == s.allowedBy(g)
+	}
+	return changes
+}
+
+// suspendAndResume replaces the subscriptions whose judgement has changed.
+func (a *app) suspendAndResume(c *Client) (events []suspension) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	g := c.Grant()
 	for filter, old := range c.subs {
-		allowed := g.MaySubscribe(old.inner, old.inner != old.sub.Filter)
+		allowed := old.allowedBy(g)
+		if old.sub.Suspended != allowed {
+			continue
+		}
 		sub := old.sub
 		sub.Suspended = !allowed
 		s := newSubscriber(c, g, sub, old.inner)
 		a.removeLocked(old)
 		c.subs[filter] = s
 		a.insertLocked(s)
-		switch {
-		case old.sub.Suspended && allowed:
-			events = append(events, suspension{"subscription_resumed", filter})
-		case !old.sub.Suspended && !allowed:
-			events = append(events, suspension{"subscription_suspended", filter})
+		event := "subscription_suspended"
+		if allowed {
+			event = "subscription_resumed"
 		}
+		events = append(events, suspension{event, filter})
 	}
 	return events
 }
+
+func (s *subscriber) allowedBy(g Grant) bool { return g.MaySubscribe(s.inner, s.inner != s.sub.Filter) }
