@@ -36,6 +36,7 @@ type app struct {
 	retained      topic.Retained[*message.Message]
 	retainedBytes int64
 	expiring      expiries
+	reservations  reservations
 }
 
 func newApp(cfg AppConfig) *app {

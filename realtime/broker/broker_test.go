@@ -276,6 +276,58 @@ func TestGroupCommit(t *testing.T) {
 	})
 }
 
+// TestRetainedLimits: each message was judged against what was retained, and not against what was on its way.
+func TestRetainedLimits(t *testing.T) {
+	t.Parallel()
+	limits := brokertest.Limits()
+	limits.RetainedCountMax, limits.RetainedBytesMax = 2, 20
+	t.Run("the messages of one publication count together", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		var part *broker.PartError
+		for want, names := range map[int][]string{2: {"a", "b", "c"}, 1: {"a", "a-long-payload-here"}} {
+			all := make([]*message.Message, len(names))
+			for i, name := range names {
+				all[i] = retained(name, name)
+			}
+			_, err := w.Publish(t.Context(), broker.Publication{App: 1, Limits: &limits, Messages: all})
+			require.ErrorIs(t, err, broker.ErrQuotaExceeded)
+			require.ErrorAs(t, err, &part)
+			require.Equal(t, want, part.Index)
+		}
+		require.Empty(t, w.store.Log(1))
+	})
+	t.Run("what is on its way counts, until it has failed", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			outcome := make(chan error)
+			w.store.BeforeCommit = func(broker.Batch) error { return <-outcome }
+			c, r := w.connect("c")
+			k := broker.NewMarks()
+			defer k.Release()
+			accept := func(name string) error {
+				_, err := w.Accept(c, broker.Inbound{Message: retained(name, "p"), Limits: &limits}, k)
+				synctest.Wait()
+				return err //nolint:wrapcheck // of a test
+			}
+			require.NoError(t, accept("a"))
+			require.NoError(t, accept("b"))
+			require.ErrorIs(t, accept("c"), broker.ErrQuotaExceeded)
+			require.NoError(t, accept("b"), "a replacement takes no room")
+			outcome <- broker.ErrStoreRefused
+			synctest.Wait()
+			require.Len(t, r.Outcomes(), 3)
+			require.NoError(t, accept("c"))
+			require.NoError(t, accept("d"))
+			close(outcome)
+			synctest.Wait()
+			require.Len(t, w.store.Log(1), 2)
+			require.ErrorIs(t, accept("e"), broker.ErrQuotaExceeded)
+		})
+	})
+}
+
 func appsIn(b broker.Batch) (apps []broker.AppUID) {
 	for _, w := range b.Writes {
 		apps = append(apps, w.App)

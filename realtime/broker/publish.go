@@ -53,6 +53,12 @@ func (b *Broker) Publish(ctx context.Context, p Publication) (seq uint64, err er
 		w.parts[i] = Part{Message: m}
 		w.stored = w.stored || m.Retain
 	}
+	if w.stored {
+		if over := a.reserve(limits, w.parts); over >= 0 {
+			return 0, &PartError{over, ErrQuotaExceeded}
+		}
+		defer a.release(w.parts)
+	}
 	for _, m := range p.Messages {
 		a.stats.received(len(m.Payload))
 		b.cfg.Observer.Received(m.QoS, len(m.Payload))
@@ -75,7 +81,8 @@ func (b *Broker) Publish(ctx context.Context, p Publication) (seq uint64, err er
 	return w.seq, nil
 }
 
-// judgePublish checks what every door checks: the name, the limits, the rules, room for what is retained.
+// judgePublish checks what every door checks: the name, the limits, the rules. Room for what is retained is reserved
+// beside it.
 func (b *Broker) judgePublish(a *app, g Grant, limits *Limits, m *message.Message) error {
 	var bounds topic.Limits
 	if limits != nil {
@@ -95,8 +102,38 @@ func (b *Broker) judgePublish(a *app, g Grant, limits *Limits, m *message.Messag
 		b.denied(a, "publish")
 		return ErrNotAuthorized
 	}
-	if m.Retain && limits != nil && !a.roomFor(m, limits) {
+	return nil
+}
+
+// reserved is the origin of a write for which room is reserved: told of its outcome, it gives the room back first.
+// The Outbound is nil where nobody else is to be told.
+type reserved struct {
+	Outbound
+	app   *app
+	parts []Part
+}
+
+// Committed implements Outbound.
+func (r *reserved) Committed(token uint64, err error) (marked bool) {
+	r.app.release(r.parts)
+	return r.Outbound != nil && r.Outbound.Committed(token, err)
+}
+
+// enqueueOne queues the write of one message, with the room that it needs if it is retained.
+func (b *Broker) enqueueOne(a *app, m *message.Message, limits *Limits, out Outbound, token uint64) error {
+	w := &write{app: a, stored: m.Retain, origin: out, token: token}
+	w.one[0].Message = m
+	w.parts = w.one[:]
+	if !m.Retain {
+		return b.committer.enqueue(w)
+	}
+	if a.reserve(limits, w.parts) >= 0 {
 		return ErrQuotaExceeded
+	}
+	w.origin = &reserved{Outbound: out, app: a, parts: w.parts}
+	if err := b.committer.enqueue(w); err != nil {
+		a.release(w.parts)
+		return err
 	}
 	return nil
 }
@@ -133,10 +170,7 @@ func (b *Broker) Accept(c *Client, in Inbound, k *Marks) (pending bool, err erro
 	if b.committer.full(a) {
 		k.Flush()
 	}
-	w := &write{app: a, stored: m.Retain, origin: c.out, token: in.Token}
-	w.one[0].Message = m
-	w.parts = w.one[:]
-	if err := b.committer.enqueue(w); err != nil {
+	if err := b.enqueueOne(a, m, in.Limits, c.out, in.Token); err != nil {
 		return false, err
 	}
 	return true, nil
@@ -154,7 +188,15 @@ func (b *Broker) judgeWill(g Grant, w *Will) error {
 		return ErrBadCredentials
 	}
 	limits := g.Limits()
-	return b.judgePublish(a, g, &limits, w.Message)
+	if err := b.judgePublish(a, g, &limits, w.Message); err != nil {
+		return err
+	}
+	parts := []Part{{Message: w.Message}}
+	if a.reserve(&limits, parts) >= 0 {
+		return ErrQuotaExceeded
+	}
+	a.release(parts) // it is reserved when the will is sent
+	return nil
 }
 
 // sendWill publishes a Will Message after its delay, if it is still allowed then.
@@ -180,8 +222,5 @@ func (b *Broker) sendWill(c *Client, w *Will) {
 		k.Release()
 		return
 	}
-	wr := &write{app: c.app, stored: true}
-	wr.one[0].Message = m
-	wr.parts = wr.one[:]
-	_ = b.committer.enqueue(wr) //nolint:errcheck // the queue is closed only when the node has stopped
+	_ = b.enqueueOne(c.app, m, &limits, nil, 0) //nolint:errcheck // there is no room, or the node has stopped: nobody is to be told
 }

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"slices"
 	"time"
 
 	"github.com/embercast/embercast/realtime/message"
@@ -10,20 +11,23 @@ import (
 func (a *app) setRetained(m *message.Message) {
 	a.retainedMu.Lock()
 	defer a.retainedMu.Unlock()
+	a.reservations.without(m.Topic, a, func() { a.setRetainedLocked(m) })
+}
+
+func (a *app) setRetainedLocked(m *message.Message) {
+	var old *message.Message
+	var had bool
 	if m.Clears() {
-		if old, had := a.retained.Delete(m.Topic); had {
-			a.retainedBytes -= retainedSize(old)
-			a.expiring.remove(old)
-		}
-		return
+		old, had = a.retained.Delete(m.Topic)
+	} else {
+		old, had = a.retained.Set(m.Topic, m)
+		a.retainedBytes += retainedSize(m)
+		a.expiring.add(m)
 	}
-	old, replaced := a.retained.Set(m.Topic, m)
-	if replaced {
+	if had {
 		a.retainedBytes -= retainedSize(old)
 		a.expiring.remove(old)
 	}
-	a.retainedBytes += retainedSize(m)
-	a.expiring.add(m)
 }
 
 // retainedSize is what a retained message counts against retained_bytes_max.
@@ -37,26 +41,11 @@ func (a *app) retainsAny() bool {
 	return a.retained.Len() > 0
 }
 
-// roomFor reports whether the app may retain m: a clear and a replacement by something no longer always pass.
-func (a *app) roomFor(m *message.Message, limits *Limits) bool {
-	if m.Clears() {
-		return true
-	}
-	a.retainedMu.RLock()
-	defer a.retainedMu.RUnlock()
-	grows := retainedSize(m)
-	old, replaces := a.retained.Get(m.Topic)
-	if replaces {
-		grows -= retainedSize(old)
-	} else if a.retained.Len() >= limits.RetainedCountMax {
-		return false
-	}
-	return grows <= 0 || a.retainedBytes+grows <= limits.RetainedBytesMax
-}
-
 // expired returns the retained messages whose Message Expiry Interval has passed and which are to be cleared.
 func (a *app) expired(now time.Time) []*message.Message {
 	a.retainedMu.Lock()
 	defer a.retainedMu.Unlock()
-	return a.expiring.take(now)
+	due := a.expiring.take(now)
+	// What is under way replaces it, or has it named again.
+	return slices.DeleteFunc(due, func(m *message.Message) bool { return a.reservations.underWay(m.Topic) })
 }
