@@ -35,6 +35,11 @@ func (q *ackQueue) push(a ack) (token uint64) {
 	return q.first + uint64(len(q.queue)) - 1
 }
 
+// full reports whether no more may be read before something is acknowledged.
+func (q *ackQueue) full(v packet.Version, limits *broker.Limits) bool {
+	return len(q.queue) >= acksMax || v != packet.V5 && q.publishes >= int(limits.ReceiveMaximum)
+}
+
 func (q *ackQueue) at(token uint64) *ack {
 	if i := token - q.first; i < uint64(len(q.queue)) {
 		return &q.queue[i]

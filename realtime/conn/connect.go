@@ -117,7 +117,8 @@ func (c *Conn) prepare(p *packet.Connect, g broker.Grant, limits broker.Limits, 
 	if p.Properties.Has.Contains(packet.PropMaximumPacketSize) {
 		c.packetSizeMax = int(p.Properties.MaximumPacketSize)
 	}
-	c.out.aliasMax = p.Properties.TopicAliasMaximum
+	// Each alias holds a topic: the client gets no more of them than it may use itself.
+	c.out.aliasMax = min(p.Properties.TopicAliasMaximum, limits.TopicAliasMaximum)
 	c.expiryAsked = p.Properties.SessionExpiry > 0
 }
 

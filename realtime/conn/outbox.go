@@ -333,9 +333,9 @@ func (c *Conn) appendMessage(b []byte, d *broker.Delivery, now time.Time, t *tal
 		return b
 	}
 	if d.QoS > 0 {
-		s.PacketID = c.session.Send(session.Entry{
-			Position: d.Message.Position, QoS: d.QoS, Retain: d.Retain, SubscriptionIDs: d.SubscriptionIDs, Message: d.Message,
-		})
+		// The message itself is let go: no session outlives its connection yet, so nothing is sent again, and who
+		// acknowledges nothing would hold as many as its Receive Maximum.
+		s.PacketID = c.session.Send(session.Entry{Position: d.Message.Position, QoS: d.QoS, Retain: d.Retain})
 	}
 	if s.TopicAlias != 0 && !s.TopicKnown {
 		c.out.aliases[d.Message.Topic] = s.TopicAlias

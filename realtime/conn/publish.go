@@ -28,7 +28,7 @@ func (c *Conn) publish(p *packet.Publish, marks *broker.Marks) error {
 		return c.fail(packet.ReceiveMaximumExceeded, err.Error())
 	}
 	if dup {
-		return c.finish(token, p.QoS, nil)
+		return c.settled(c.finish(token, p.QoS, nil), limits, marks)
 	}
 	if err := c.hold(len(p.Payload), limits, marks); err != nil {
 		return err
@@ -41,12 +41,17 @@ func (c *Conn) publish(p *packet.Publish, marks *broker.Marks) error {
 		UTF8: p.Properties != nil && p.Properties.PayloadFormat == 1,
 	}, marks)
 	if pending {
-		if p.QoS == 0 {
-			return nil
-		}
 		return c.awaitRoom(limits, marks)
 	}
-	return c.finish(token, p.QoS, err)
+	return c.settled(c.finish(token, p.QoS, err), limits, marks)
+}
+
+// settled goes on after an outcome that is known and may have to wait for its turn to be acknowledged.
+func (c *Conn) settled(err error, limits *broker.Limits, marks *broker.Marks) error {
+	if err != nil {
+		return err
+	}
+	return c.awaitRoom(limits, marks)
 }
 
 // topicOf resolves a Topic Alias [MQTT5-3.3.2-7 … MQTT5-3.3.2-12].
@@ -180,11 +185,15 @@ func (c *Conn) settleLocked(token uint64, err error) {
 	}
 }
 
+// acksMax bounds what of one client's waits behind a commit for its turn to be acknowledged, were it refused or a
+// duplicate (chosen: as many as the commits of an app that may wait).
+const acksMax = 16_384
+
 // awaitRoom stops reading from a client that has more unanswered than the Receive Maximum; before 5.0 it cannot know
 // the limit and is not at fault.
 func (c *Conn) awaitRoom(limits *broker.Limits, marks *broker.Marks) error {
 	c.mu.Lock()
-	full := c.version != packet.V5 && c.acks.publishes >= int(limits.ReceiveMaximum)
+	full := c.acks.full(c.version, limits)
 	c.mu.Unlock()
 	if !full {
 		return nil
@@ -192,7 +201,7 @@ func (c *Conn) awaitRoom(limits *broker.Limits, marks *broker.Marks) error {
 	marks.Flush()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for c.acks.publishes >= int(limits.ReceiveMaximum) && c.state == stateOpen {
+	for c.acks.full(c.version, limits) && c.state == stateOpen {
 		c.stateChanged.Wait()
 	}
 	if c.state != stateOpen {
