@@ -403,3 +403,19 @@ func TestHouse(t *testing.T) {
 		})
 	})
 }
+
+// BenchmarkSubscribe subscribes again and again to 20,000 retained messages.
+func BenchmarkSubscribe(b *testing.B) {
+	w := newWorld(b)
+	all := make([]*message.Message, 20_000)
+	for i := range all {
+		all[i] = retained(fmt.Sprintf("sites/%d/devices/%d", i/100, i%100), "p")
+	}
+	_, err := w.publish(1, all...)
+	require.NoError(b, err)
+	c, _ := w.connect("c")
+	b.ReportAllocs()
+	for b.Loop() {
+		w.Subscribe(c, []session.Subscription{{Filter: "#", QoS: 1}})
+	}
+}
