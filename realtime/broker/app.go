@@ -23,7 +23,7 @@ type app struct {
 	commits commitQueue
 
 	// order is the commit order: held while a committed write is applied and routed, and while a subscription begins,
-	// so that a new subscriber gets each retained message either from the snapshot or live, never neither.
+	// so that a new subscriber gets each retained message either by its Replay or live, never neither.
 	order sync.Mutex
 
 	mu            sync.RWMutex // guards what follows
