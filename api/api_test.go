@@ -175,10 +175,10 @@ func (s *server) freeze() {
 
 func (s *server) pass(d time.Duration) { s.ahead.Add(int64(d)) }
 
-// store is the real store, which can be away.
+// store is the real store, which can be away, and can lose its connection while a delete is committed.
 type store struct {
 	*sqlite.Store
-	away atomic.Bool
+	away, losing atomic.Bool
 }
 
 func (s *store) err(err error) error {

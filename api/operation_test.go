@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/embercast/embercast/realtime/packet"
 )
 
 func TestStats(t *testing.T) {
@@ -153,4 +155,32 @@ func TestStoreAway(t *testing.T) {
 	s.post(publishPath, object{"topic": "b", "payload": "x", "retain": true}).want(http.StatusOK)
 	s.get("/v1/apps/shop").want(http.StatusOK)
 	s.get("/v1/apps/new").want(http.StatusNotFound)
+}
+
+// TestUnknownOutcome: what was committed although it failed reaches live connections without anybody asking.
+func TestUnknownOutcome(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	id, value := s.key("shop", object{"kind": "secret"})
+	c := s.client("shop", "c1", value)
+	s.store.losing.Store(true)
+	s.del("/v1/apps/shop/keys/"+id).refused(http.StatusServiceUnavailable, "store_unavailable")
+	c.ExpectEnd(packet.NotAuthorized)
+	s.get("/v1/apps/shop/stats", as(value)).refused(http.StatusUnauthorized, "bad_credentials")
+
+	s.del("/v1/apps/other?confirm=other").refused(http.StatusServiceUnavailable, "store_unavailable")
+	s.eventually(func() bool { return s.get("/v1/apps/other").status == http.StatusNotFound }, "the app is gone")
+	s.post("/v1/apps", object{"id": "other"}).want(http.StatusCreated)
+}
+
+// TestAppNotDeleted: an app that could not be deleted serves again when the database is back.
+func TestAppNotDeleted(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	s.post(publishPath, object{"topic": "a", "payload": "x", "retain": true}).want(http.StatusOK)
+	s.store.away.Store(true)
+	s.del("/v1/apps/shop?confirm=shop").refused(http.StatusServiceUnavailable, "store_unavailable")
+	s.store.away.Store(false)
+	s.eventually(func() bool { return s.post(publishPath, object{"topic": "b"}).status == http.StatusOK }, "the app is open")
+	require.Equal(t, []any{"a"}, s.items(retainedPath, 10, "topic"))
 }

@@ -23,7 +23,7 @@ func (s *store) UpdateApp(ctx context.Context, app auth.AppRow, a auth.Audit) er
 }
 
 func (s *store) DeleteApp(ctx context.Context, uid int64, a auth.Audit) error {
-	return errors.Join(s.err(auth.ErrUnavailable), s.ifThere(func() error { return s.Store.DeleteApp(ctx, uid, a) }))
+	return s.lose(errors.Join(s.err(auth.ErrUnavailable), s.ifThere(func() error { return s.Store.DeleteApp(ctx, uid, a) })))
 }
 
 func (s *store) CreateKey(ctx context.Context, key auth.KeyRow, a auth.Audit) error {
@@ -31,7 +31,7 @@ func (s *store) CreateKey(ctx context.Context, key auth.KeyRow, a auth.Audit) er
 }
 
 func (s *store) DeleteKey(ctx context.Context, uid int64, id string, a auth.Audit) error {
-	return errors.Join(s.err(auth.ErrUnavailable), s.ifThere(func() error { return s.Store.DeleteKey(ctx, uid, id, a) }))
+	return s.lose(errors.Join(s.err(auth.ErrUnavailable), s.ifThere(func() error { return s.Store.DeleteKey(ctx, uid, id, a) })))
 }
 
 func (s *store) PutRules(ctx context.Context, uid int64, r auth.RulesRow, a auth.Audit) error {
@@ -68,6 +68,28 @@ func (s *store) Commit(ctx context.Context, b broker.Batch) ([]uint64, error) {
 		return nil, err
 	}
 	return s.Store.Commit(ctx, b)
+}
+
+func (s *store) Head(ctx context.Context, app broker.AppUID) (seq uint64, epoch string, err error) {
+	if err := s.err(broker.ErrStoreUnavailable); err != nil {
+		return 0, "", err
+	}
+	return s.Store.Head(ctx, app)
+}
+
+func (s *store) LoadApps(ctx context.Context) ([]auth.AppRecord, error) {
+	if err := s.err(auth.ErrUnavailable); err != nil {
+		return nil, err
+	}
+	return s.Store.LoadApps(ctx)
+}
+
+// lose is what becomes of a change that was carried out when its connection is lost.
+func (s *store) lose(err error) error {
+	if err == nil && s.losing.Load() {
+		return auth.ErrUnavailable
+	}
+	return err
 }
 
 func (s *store) ifThere(do func() error) error {

@@ -22,6 +22,7 @@ type appState struct {
 	deleted atomic.Bool
 	now     atomic.Pointer[App]
 	set     []byte // settings that were set, as JSON; guarded by Directory.change
+	closed  bool   // the listener could not open it; guarded by Directory.change
 	rules   atomic.Pointer[ruleSet]
 
 	mu        sync.RWMutex // guards what follows

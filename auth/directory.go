@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"regexp"
@@ -26,7 +27,8 @@ type Config struct {
 
 // Listener is told of changes after they are in force. It must not block for long.
 type Listener interface {
-	AppCreated(app App)
+	// AppCreated opens an app. One that it fails for is told again.
+	AppCreated(app App) error
 	AppChanged(app App)
 	AppDeleted(appUID int64)
 	RulesChanged(appUID int64)
@@ -41,7 +43,8 @@ type Directory struct {
 	notify Listener
 	admin  atomic.Pointer[[sha256.Size]byte]
 
-	change sync.Mutex // held by every change of an app, so that they follow each other
+	change sync.Mutex           // held by every change of an app, so that they follow each other; guards doubts
+	doubts map[string]time.Time // apps to be read anew, by id, and when that began
 
 	mu     sync.RWMutex // guards what follows
 	apps   map[string]*appState
@@ -59,7 +62,7 @@ func Open(ctx context.Context, cfg Config) (*Directory, error) {
 		return nil, err
 	}
 	d := &Directory{
-		cfg: cfg, seal: seal, notify: nobody{},
+		cfg: cfg, seal: seal, notify: nobody{}, doubts: map[string]time.Time{},
 		apps: map[string]*appState{}, uids: map[int64]*appState{}, owners: map[string]*appState{},
 	}
 	records, err := cfg.Store.LoadApps(ctx)
@@ -105,7 +108,7 @@ func (d *Directory) Listen(l Listener) { d.notify = l }
 
 type nobody struct{}
 
-func (nobody) AppCreated(App)           {}
+func (nobody) AppCreated(App) error     { return nil }
 func (nobody) AppChanged(App)           {}
 func (nobody) AppDeleted(int64)         {}
 func (nobody) RulesChanged(int64)       {}
@@ -134,9 +137,12 @@ const (
 	idempotencyTTL = 24 * time.Hour
 )
 
-// Run keeps house until ctx ends: rules that end are acted on, last_used_at is written now and then, and old
-// idempotency keys are forgotten.
+// Run keeps house until ctx ends: rules that end are acted on, apps in doubt are read anew, last_used_at is written now
+// and then, and old idempotency keys are forgotten.
 func (d *Directory) Run(ctx context.Context) error {
+	var reading sync.WaitGroup
+	reading.Go(func() { d.keepReading(ctx) })
+	defer reading.Wait()
 	tick := time.NewTicker(housekeeping)
 	defer tick.Stop()
 	last, touched := d.now(), d.now()
@@ -283,6 +289,9 @@ func (d *Directory) CreateApp(ctx context.Context, actor string, in NewApp) (App
 	}
 	d.change.Lock()
 	defer d.change.Unlock()
+	if err := d.settle(ctx, in.ID); err != nil {
+		return App{}, err
+	}
 	if _, taken := d.state(in.ID); taken {
 		return App{}, ErrTaken
 	}
@@ -298,7 +307,7 @@ func (d *Directory) CreateApp(ctx context.Context, actor string, in NewApp) (App
 	}
 	uid, err := d.cfg.Store.CreateApp(ctx, row, keyRow, d.audit(actor, in.ID, "app.create", in.ID, nil, appText(row)))
 	if err != nil {
-		return App{}, fmt.Errorf("create app: %w", err)
+		return App{}, d.doubted(ctx, in.ID, fmt.Errorf("create app: %w", err))
 	}
 	a := newAppState(uid)
 	a.set = set
@@ -306,8 +315,8 @@ func (d *Directory) CreateApp(ctx context.Context, actor string, in NewApp) (App
 	app := App{uid, in.ID, in.Name, settings, now, now}
 	a.now.Store(&app)
 	a.rules.Store(newRuleSet(1, []Rule{}))
-	// The broker opens the app before anybody can find it here.
-	d.notify.AppCreated(app)
+	// The broker opens the app before anybody can find it here. The app is there in any case: its rows are.
+	d.open(ctx, a)
 	d.enter(a)
 	return app, nil
 }
@@ -360,9 +369,9 @@ func appText(row AppRow) []byte {
 func (d *Directory) UpdateApp(ctx context.Context, actor, id string, name *string, patch json.RawMessage) (App, error) {
 	d.change.Lock()
 	defer d.change.Unlock()
-	a, ok := d.state(id)
-	if !ok {
-		return App{}, ErrNotFound
+	a, err := d.changing(ctx, id)
+	if err != nil {
+		return App{}, err
 	}
 	old := *a.snapshot()
 	app := old
@@ -382,7 +391,7 @@ func (d *Directory) UpdateApp(ctx context.Context, actor, id string, name *strin
 	row := AppRow{UID: a.uid, ID: id, Name: app.Name, Settings: set, CreatedAt: app.CreatedAt, UpdatedAt: app.UpdatedAt}
 	before := appText(AppRow{Name: old.Name, Settings: a.set})
 	if err := d.cfg.Store.UpdateApp(ctx, row, d.audit(actor, id, "app.update", id, before, appText(row))); err != nil {
-		return App{}, fmt.Errorf("update app: %w", err)
+		return App{}, d.doubted(ctx, id, fmt.Errorf("update app: %w", err))
 	}
 	a.set = set
 	a.now.Store(&app)
@@ -394,20 +403,30 @@ func (d *Directory) UpdateApp(ctx context.Context, actor, id string, name *strin
 func (d *Directory) DeleteApp(ctx context.Context, actor, id string) error {
 	d.change.Lock()
 	defer d.change.Unlock()
-	a, ok := d.state(id)
-	if !ok {
-		return ErrNotFound
+	a, err := d.changing(ctx, id)
+	if err != nil {
+		return err
 	}
 	// Nobody new gets in, and nobody is left who could write, before the rows go.
+	d.drop(a)
+	before := appText(AppRow{Name: a.snapshot().Name, Settings: a.set})
+	err = d.cfg.Store.DeleteApp(ctx, a.uid, d.audit(actor, id, "app.delete", id, before, nil))
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("delete app: %w", err)
+	if errors.Is(err, ErrNotFound) {
+		return err // an earlier attempt has done it
+	}
+	a.deleted.Store(false)
+	d.open(ctx, a)
+	d.enter(a)
+	return d.doubted(ctx, id, err)
+}
+
+// drop lets nobody find an app any more, and disconnects its clients.
+func (d *Directory) drop(a *appState) {
 	a.deleted.Store(true)
 	d.leave(a)
 	d.notify.AppDeleted(a.uid)
-	before := appText(AppRow{Name: a.snapshot().Name, Settings: a.set})
-	if err := d.cfg.Store.DeleteApp(ctx, a.uid, d.audit(actor, id, "app.delete", id, before, nil)); err != nil {
-		a.deleted.Store(false)
-		d.notify.AppCreated(*a.snapshot())
-		d.enter(a)
-		return fmt.Errorf("delete app: %w", err)
-	}
-	return nil
 }

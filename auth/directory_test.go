@@ -113,6 +113,14 @@ func TestStoreAway(t *testing.T) {
 	w.heard.take()
 	failure := fmt.Errorf("%w: %w", auth.ErrUnavailable, errDisk)
 	w.store.failWith(failure)
+	// Deleting an app begins with its clients: they come back when it could not be deleted.
+	require.ErrorIs(t, w.DeleteApp(t.Context(), "admin", "shop"), auth.ErrUnavailable)
+	require.Equal(t, []string{"deleted", "created shop"}, w.heard.take())
+	_, err := w.connect(value, "c1")
+	require.NoError(t, err)
+	_, err = w.AuthenticateBearer(t.Context(), "", value)
+	require.NoError(t, err)
+
 	name := "x"
 	for what, err := range map[string]error{
 		"create app": second(w.CreateApp(t.Context(), "admin", auth.NewApp{ID: "new"})),
@@ -135,16 +143,8 @@ func TestStoreAway(t *testing.T) {
 	require.Equal(t, "shop", a.Name)
 	require.False(t, a.Settings.Anonymous)
 	require.False(t, g.MayPublish("a"))
-	_, err := w.connect(value, "c1")
-	require.NoError(t, err, "who is known is let in without the database")
-
-	// Deleting an app begins with its clients: they come back when it could not be deleted.
-	require.ErrorIs(t, w.DeleteApp(t.Context(), "admin", "shop"), auth.ErrUnavailable)
-	require.Equal(t, []string{"deleted", "created shop"}, w.heard.take())
 	_, err = w.connect(value, "c1")
-	require.NoError(t, err)
-	_, err = w.AuthenticateBearer(t.Context(), "", value)
-	require.NoError(t, err)
+	require.NoError(t, err, "who is known is let in without the database")
 
 	_, err = auth.Open(t.Context(), auth.Config{Store: w.store, SecretKey: secretKey})
 	require.ErrorIs(t, err, auth.ErrUnavailable)

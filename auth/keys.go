@@ -3,6 +3,7 @@ package auth
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -15,9 +16,9 @@ func (d *Directory) CreateKey(ctx context.Context, actor, appID string, in NewKe
 	}
 	d.change.Lock()
 	defer d.change.Unlock()
-	a, ok := d.state(appID)
-	if !ok {
-		return Key{}, "", ErrNotFound
+	a, err := d.changing(ctx, appID)
+	if err != nil {
+		return Key{}, "", err
 	}
 	if err := a.roomForKey(in.Kind); err != nil {
 		return Key{}, "", err
@@ -27,7 +28,7 @@ func (d *Directory) CreateKey(ctx context.Context, actor, appID string, in NewKe
 		return Key{}, "", err
 	}
 	if err := d.cfg.Store.CreateKey(ctx, row, d.audit(actor, appID, "key.create", k.ID, nil, keyText(k))); err != nil {
-		return Key{}, "", fmt.Errorf("create key: %w", err)
+		return Key{}, "", d.doubted(ctx, appID, fmt.Errorf("create key: %w", err))
 	}
 	a.addKey(k)
 	d.index(a, k)
@@ -84,23 +85,33 @@ func (d *Directory) Keys(appID string) ([]Key, error) {
 func (d *Directory) DeleteKey(ctx context.Context, actor, appID, keyID string) error {
 	d.change.Lock()
 	defer d.change.Unlock()
-	a, ok := d.state(appID)
-	if !ok {
-		return ErrNotFound
+	a, err := d.changing(ctx, appID)
+	if err != nil {
+		return err
 	}
 	k, ok := a.key(keyID)
 	if !ok {
 		return ErrNotFound
 	}
-	if err := d.cfg.Store.DeleteKey(ctx, a.uid, keyID, d.audit(actor, appID, "key.delete", keyID, keyText(k), nil)); err != nil {
+	err = d.cfg.Store.DeleteKey(ctx, a.uid, keyID, d.audit(actor, appID, "key.delete", keyID, keyText(k), nil))
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return d.doubted(ctx, appID, fmt.Errorf("delete key: %w", err))
+	}
+	// A key whose row is gone already lets nobody in either.
+	d.dropKey(a, k)
+	if err != nil {
 		return fmt.Errorf("delete key: %w", err)
 	}
+	return nil
+}
+
+// dropKey takes a key out of force and cuts off those connected by it.
+func (d *Directory) dropKey(a *appState, k *keyState) {
 	a.dropKey(k)
 	d.mu.Lock()
-	delete(d.owners, keyID)
+	delete(d.owners, k.ID)
 	d.mu.Unlock()
-	d.notify.KeyDeleted(a.uid, keyID)
-	return nil
+	d.notify.KeyDeleted(a.uid, k.ID)
 }
 
 // Rules returns the rule list in force and its version.
@@ -117,9 +128,9 @@ func (d *Directory) Rules(appID string) ([]Rule, int64, error) {
 func (d *Directory) PutRules(ctx context.Context, actor, appID string, rules []Rule, ifVersion int64) (int64, error) {
 	d.change.Lock()
 	defer d.change.Unlock()
-	a, ok := d.state(appID)
-	if !ok {
-		return 0, ErrNotFound
+	a, err := d.changing(ctx, appID)
+	if err != nil {
+		return 0, err
 	}
 	old := a.rules.Load()
 	if ifVersion != 0 && ifVersion != old.version {
@@ -138,7 +149,7 @@ func (d *Directory) PutRules(ctx context.Context, actor, appID string, rules []R
 	}
 	row := RulesRow{Version: old.version + 1, Rules: text, CreatedAt: d.now(), Actor: actor}
 	if err := d.cfg.Store.PutRules(ctx, a.uid, row, d.audit(actor, appID, "rules.put", fmt.Sprint(row.Version), before, text)); err != nil {
-		return 0, fmt.Errorf("put rules: %w", err)
+		return 0, d.doubted(ctx, appID, fmt.Errorf("put rules: %w", err))
 	}
 	a.rules.Store(newRuleSet(row.Version, rules))
 	d.notify.RulesChanged(a.uid)

@@ -6,8 +6,8 @@ import (
 )
 
 // Store keeps the control plane: apps, keys, rules and audit. Each method is one transaction, committed when it
-// returns. Errors: ErrTaken, ErrNotFound, ErrConflict, or ErrUnavailable when the database is away. Safe for
-// concurrent use.
+// returns. Errors: ErrTaken, ErrNotFound, ErrConflict, or ErrUnavailable when the database is away; what failed with the
+// last may have been committed all the same. Safe for concurrent use.
 type Store interface {
 	// LoadApps returns every app with its keys and its newest rules, ordered by id.
 	LoadApps(ctx context.Context) ([]AppRecord, error)

@@ -15,6 +15,7 @@ import (
 type memory struct {
 	mu      sync.Mutex // guards what follows
 	fail    error      // what every call returns, when set
+	lost    error      // what the next change returns after it was carried out, when set
 	lastUID int64
 	apps    map[int64]*auth.AppRecord
 	ids     map[string]bool // of apps
@@ -37,6 +38,13 @@ func (m *memory) failWith(err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.fail = err
+}
+
+// loseNext has the next change carried out and fail all the same, as one whose connection is lost in COMMIT.
+func (m *memory) loseNext(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.lost = err
 }
 
 // text is everything that is stored, for looking for what must not be there.
@@ -80,6 +88,18 @@ func (m *memory) do(f func() error) error {
 	return f()
 }
 
+// change is do for what changes apps, keys and rules.
+func (m *memory) change(f func() error) error {
+	return m.do(func() error {
+		if err := f(); err != nil {
+			return err
+		}
+		lost := m.lost
+		m.lost = nil
+		return lost
+	})
+}
+
 func (m *memory) LoadApps(context.Context) (all []auth.AppRecord, err error) {
 	err = m.do(func() error {
 		for uid, a := range m.apps {
@@ -95,7 +115,7 @@ func (m *memory) LoadApps(context.Context) (all []auth.AppRecord, err error) {
 }
 
 func (m *memory) CreateApp(_ context.Context, app auth.AppRow, key auth.KeyRow, a auth.Audit) (uid int64, err error) {
-	err = m.do(func() error {
+	err = m.change(func() error {
 		if m.ids[app.ID] {
 			return auth.ErrTaken
 		}
@@ -117,14 +137,20 @@ func (m *memory) record(a auth.Audit) error {
 }
 
 func (m *memory) UpdateApp(_ context.Context, app auth.AppRow, a auth.Audit) error {
-	return m.do(func() error {
+	return m.change(func() error {
+		if m.apps[app.UID] == nil {
+			return auth.ErrNotFound
+		}
 		m.apps[app.UID].App = app
 		return m.record(a)
 	})
 }
 
 func (m *memory) DeleteApp(_ context.Context, uid int64, a auth.Audit) error {
-	return m.do(func() error {
+	return m.change(func() error {
+		if m.apps[uid] == nil {
+			return auth.ErrNotFound
+		}
 		delete(m.ids, m.apps[uid].App.ID)
 		delete(m.apps, uid)
 		delete(m.rules, uid)
@@ -133,15 +159,22 @@ func (m *memory) DeleteApp(_ context.Context, uid int64, a auth.Audit) error {
 }
 
 func (m *memory) CreateKey(_ context.Context, key auth.KeyRow, a auth.Audit) error {
-	return m.do(func() error {
+	return m.change(func() error {
 		m.apps[key.AppUID].Keys = append(m.apps[key.AppUID].Keys, key)
 		return m.record(a)
 	})
 }
 
 func (m *memory) DeleteKey(_ context.Context, uid int64, id string, a auth.Audit) error {
-	return m.do(func() error {
-		m.apps[uid].Keys = slices.DeleteFunc(m.apps[uid].Keys, func(k auth.KeyRow) bool { return k.ID == id })
+	return m.change(func() error {
+		if m.apps[uid] == nil {
+			return auth.ErrNotFound
+		}
+		i := slices.IndexFunc(m.apps[uid].Keys, func(k auth.KeyRow) bool { return k.ID == id })
+		if i < 0 {
+			return auth.ErrNotFound
+		}
+		m.apps[uid].Keys = slices.Delete(slices.Clone(m.apps[uid].Keys), i, i+1)
 		return m.record(a)
 	})
 }
@@ -160,7 +193,7 @@ func (m *memory) TouchKeys(_ context.Context, used map[string]time.Time) error {
 }
 
 func (m *memory) PutRules(_ context.Context, uid int64, r auth.RulesRow, a auth.Audit) error {
-	return m.do(func() error {
+	return m.change(func() error {
 		if m.rules[uid][len(m.rules[uid])-1].Version >= r.Version {
 			return auth.ErrConflict
 		}
@@ -242,8 +275,16 @@ func (m *memory) ForgetIdempotency(_ context.Context, before time.Time) error {
 
 // heard is an auth.Listener that remembers what it was told, in order.
 type heard struct {
-	mu   sync.Mutex // guards told
-	told []string
+	mu     sync.Mutex // guards what follows
+	told   []string
+	failed error // what opening an app fails with, when set
+}
+
+// failWith makes opening an app fail from now on; nil ends that.
+func (h *heard) failWith(err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.failed = err
 }
 
 func (h *heard) tell(what string) {
@@ -261,7 +302,13 @@ func (h *heard) take() []string {
 	return told
 }
 
-func (h *heard) AppCreated(a auth.App)            { h.tell("created " + a.ID) }
+func (h *heard) AppCreated(a auth.App) error {
+	h.tell("created " + a.ID)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.failed
+}
+
 func (h *heard) AppChanged(a auth.App)            { h.tell("changed " + a.ID) }
 func (h *heard) AppDeleted(int64)                 { h.tell("deleted") }
 func (h *heard) RulesChanged(int64)               { h.tell("rules") }

@@ -105,15 +105,16 @@ func AppConfig(a auth.App) broker.AppConfig {
 }
 
 // AppCreated implements auth.Listener.
-func (l Listener) AppCreated(a auth.App) {
-	if err := l.Broker.OpenApp(context.Background(), AppConfig(a)); err != nil {
-		l.Logger.LogAttrs(context.Background(), slog.LevelError, "app not opened", slog.String("app", a.ID), slog.String("error", err.Error()))
-	}
+func (l Listener) AppCreated(a auth.App) error {
+	return l.Broker.OpenApp(context.Background(), AppConfig(a)) //nolint:wrapcheck // it says what and where
 }
 
 // AppChanged implements auth.Listener.
 func (l Listener) AppChanged(a auth.App) {
-	l.AppCreated(a)
+	// The app is open: this hands on its settings. One that could not be opened is told by AppCreated again.
+	if err := l.AppCreated(a); err != nil {
+		l.Logger.LogAttrs(context.Background(), slog.LevelError, "app not opened", slog.String("app", a.ID), slog.String("error", err.Error()))
+	}
 	l.Broker.Reauthorize(broker.AppUID(a.UID))
 }
 
