@@ -23,6 +23,7 @@ type service struct {
 	api        huma.API
 	visitors   *limiter
 	publishers *limiter
+	answers    *limiter
 }
 
 // hooks are set once: huma asks for the maker of error documents, and whether names have a case, in variables of its
@@ -42,8 +43,9 @@ func Mount(app *fiber.App, cfg Config) error {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	cfg.KeptAnswers = cfg.KeptAnswers.withDefaults()
 	hooks.Do(setHooks)
-	s := &service{cfg: cfg, visitors: newLimiter(cfg.Now), publishers: newLimiter(cfg.Now)}
+	s := &service{cfg: cfg, visitors: newLimiter(cfg.Now), publishers: newLimiter(cfg.Now), answers: newLimiter(cfg.Now)}
 	app.Use("/v1", noStore, s.cors)
 	s.api = humafiber.NewWithGroup(app, heads{app}, s.humaConfig())
 	s.api.UseMiddleware(s.discardBody, s.decodePath, s.authorize, s.readBody, s.idempotent)
@@ -122,7 +124,13 @@ func register[I, O any](s *service, a access, op huma.Operation, handler func(co
 	op.Extensions = map[string]any{"x-embercast-access": a.names()}
 	op.Security = a.security()
 	op.Errors = append(op.Errors, commonErrors(&op, a, reflect.TypeFor[I]())...)
+	_, late := op.Metadata[lateClaim]
 	huma.Register(s.api, op, func(ctx context.Context, in *I) (*O, error) {
+		if !late {
+			if err := s.claim(ctx); err != nil {
+				return nil, s.tell(ctx, err)
+			}
+		}
 		out, err := handler(ctx, in)
 		if err != nil {
 			return nil, s.tell(ctx, err)
@@ -147,7 +155,7 @@ func commonErrors(op *huma.Operation, a access, input reflect.Type) []int {
 		all = append(all, http.StatusInsufficientStorage)
 	}
 	if op.Method == http.MethodPost {
-		all = append(all, http.StatusConflict, http.StatusUnprocessableEntity) // of Idempotency-Key
+		all = append(all, http.StatusConflict, http.StatusUnprocessableEntity, http.StatusTooManyRequests) // of Idempotency-Key
 		op.Parameters = append(op.Parameters, idempotencyParameter)
 	}
 	return all
@@ -156,7 +164,8 @@ func commonErrors(op *huma.Operation, a access, input reflect.Type) []int {
 // idempotencyParameter documents the header that every POST takes.
 var idempotencyParameter = &huma.Param{ //nolint:gochecknoglobals // a table
 	Name: "Idempotency-Key", In: "header", Schema: &huma.Schema{Type: huma.TypeString, MaxLength: new(idempotencyKeyMax)},
-	Description: "A text of your own for each request: a repetition within 24 h gets the first answer again, with Idempotency-Replayed: true.",
+	Description: "A text of your own for each request: a repetition within 24 h gets the first answer again, with Idempotency-Replayed: true. " +
+		"Only what succeeded is kept: a call that was refused is judged anew. How many are kept is bounded: 429, by which nothing was done.",
 }
 
 // noStore keeps answers that may hold credentials out of caches.

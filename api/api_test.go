@@ -81,7 +81,7 @@ func (l *logs) String() string {
 }
 
 // newServer starts a server, which ends with the test.
-func newServer(t *testing.T) *server {
+func newServer(t *testing.T, change ...func(*api.Config)) *server {
 	t.Helper()
 	s := &server{t, &running{path: filepath.Join(t.TempDir(), "embercast.db"), log: &logs{}, secrets: []string{adminToken, metricsToken}}}
 	log := slog.New(slog.NewTextHandler(s.log, nil))
@@ -96,7 +96,7 @@ func newServer(t *testing.T) *server {
 		Store: s.store, Authenticator: identity.Authenticator{Directory: s.dir}, Observer: &brokertest.Observer{}, Logger: log, StoreWait: 100 * time.Millisecond,
 	})
 	s.dir.Listen(identity.Listener{Broker: b, Logger: log})
-	s.run(b, log)
+	s.run(b, log, change)
 	for _, id := range []string{"shop", "other"} {
 		s.post("/v1/apps", object{"id": id}).want(http.StatusCreated)
 	}
@@ -110,10 +110,10 @@ func (s *server) in(t *testing.T) *server {
 }
 
 // run serves until the test ends.
-func (s *server) run(b *broker.Broker, log *slog.Logger) {
+func (s *server) run(b *broker.Broker, log *slog.Logger, change []func(*api.Config)) {
 	s.t.Helper()
 	web := httpd.New(httpd.Config{Logger: log})
-	require.NoError(s.t, api.Mount(web.App(), api.Config{
+	cfg := api.Config{
 		Directory: s.dir, Engine: b, Grant: identity.Grant, Limits: identity.Limits,
 		Remote: func(c *fiber.Ctx) string { return c.Get("X-Test-Remote", "192.0.2.1") },
 		Ready:  func(ctx context.Context) error { return s.store.ready(ctx) },
@@ -124,7 +124,11 @@ func (s *server) run(b *broker.Broker, log *slog.Logger) {
 			_, _ = io.WriteString(w, "embercast_up 1\n") //nolint:errcheck // the client is gone
 		}),
 		MetricsToken: metricsToken, Logger: log, Now: s.now,
-	}))
+	}
+	for _, c := range change {
+		c(&cfg)
+	}
+	require.NoError(s.t, api.Mount(web.App(), cfg))
 	web.Finish()
 	mqtt := tcp.New(conn.Config{Broker: b, Observer: &brokertest.Observer{}, Logger: log})
 	lc := &net.ListenConfig{}
@@ -179,6 +183,7 @@ func (s *server) pass(d time.Duration) { s.ahead.Add(int64(d)) }
 type store struct {
 	*sqlite.Store
 	away, losing atomic.Bool
+	claims       atomic.Int64 // of Idempotency-Keys
 }
 
 func (s *store) err(err error) error {

@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -10,6 +11,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humafiber"
@@ -17,7 +19,48 @@ import (
 	"github.com/embercast/embercast/auth"
 )
 
-const idempotencyKeyMax = 255 // characters (chosen; what other APIs take)
+const (
+	idempotencyKeyMax = 255            // characters (chosen; what other APIs take)
+	keptFor           = 24 * time.Hour // CONTRACT section 3
+)
+
+// KeptAnswers bounds how many answers of calls with an Idempotency-Key are kept at a time, for each app. Zero takes the
+// default (chosen: an answer takes some 300 bytes). The count begins anew with the server.
+type KeptAnswers struct {
+	OfServers int // of its secret keys and its admin, together; default 10,000,000
+	OfOthers  int // of all who stand under the rules, and of visitors, together; default 1,000,000
+	OfEach    int // of each of those; default 10,000
+}
+
+func (k KeptAnswers) withDefaults() KeptAnswers {
+	return KeptAnswers{cmp.Or(k.OfServers, 10_000_000), cmp.Or(k.OfOthers, 1_000_000), cmp.Or(k.OfEach, 10_000)}
+}
+
+// room is what an answer takes of a bound: no more than that many at once, and as many again in the time they are kept.
+func room(name string, most int) debt {
+	one := keptFor / time.Duration(most)
+	return debt{name, one, keptFor - one}
+}
+
+func (k KeptAnswers) rooms(c *call) []debt {
+	app := fmt.Sprint(c.who.App.UID)
+	switch c.who.Kind {
+	case auth.PrincipalAdmin, auth.PrincipalSecret:
+		return []debt{room(app+" servers", k.OfServers)}
+	}
+	return []debt{room(app+" others", k.OfOthers), room(strings.Join(callerOf(c, c.network()), " "), k.OfEach)}
+}
+
+// once is a call with an Idempotency-Key, which it claims when it is about to take effect.
+type once struct {
+	name    string
+	request []byte
+	rooms   []debt
+	claimed bool
+	stored  *auth.Answer // of the call that claimed the key before
+}
+
+type onceKey struct{}
 
 // idempotent makes a POST with an Idempotency-Key happen once: a repetition gets the first answer again, for 24 h. The
 // answers are sealed in the store, since some hold a key's value.
@@ -35,36 +78,66 @@ func (s *service) idempotent(ctx huma.Context, next func(huma.Context)) {
 	if !ok {
 		panic("api: idempotent runs before readBody")
 	}
-	name := idempotencyName(calling(ctx.Context()), key)
-	stored, found, err := s.cfg.Directory.ClaimAnswer(ctx.Context(), name, requestOf(ctx, body.body))
+	c := calling(ctx.Context())
+	o := &once{name: idempotencyName(c, key), request: requestOf(ctx, body.body), rooms: s.cfg.KeptAnswers.rooms(c)}
+	s.answerOnce(ctx, o, next)
+	if o.stored != nil {
+		humafiber.Unwrap(ctx).Response().ResetBody()
+		answerAgain(ctx, *o.stored)
+	}
+}
+
+// lateClaim marks an operation that claims the Idempotency-Key itself, when it knows that the call is allowed: others
+// have claimed it when their handler begins.
+const lateClaim = "late_claim"
+
+// claim takes the Idempotency-Key of a call, if it has one. What is refused before writes nothing: whoever may do
+// nothing cannot fill the database with answers. An error ends the call.
+func (s *service) claim(ctx context.Context) error {
+	o, ok := ctx.Value(onceKey{}).(*once)
+	if !ok {
+		return nil
+	}
+	if wait := s.answers.take(o.rooms...); wait > 0 {
+		return tooMany(wait, "Too many calls with an Idempotency-Key: answers are kept for 24 h, and there is no room for another now.")
+	}
+	stored, found, err := s.cfg.Directory.ClaimAnswer(ctx, o.name, o.request)
+	if found || err != nil {
+		s.answers.giveBack(o.rooms...)
+	}
 	switch {
 	case errors.Is(err, auth.ErrOtherRequest):
-		writeProblem(ctx, unprocessable("header.Idempotency-Key", "was used for another request: use a fresh key for each"))
+		return unprocessable("header.Idempotency-Key", "was used for another request: use a fresh key for each")
 	case err != nil:
-		writeProblem(ctx, s.tell(ctx.Context(), err))
+		return err //nolint:wrapcheck // told by register
 	case found && stored.Status == 0:
 		p := problem(http.StatusConflict, "in_progress", "The first request with this Idempotency-Key has not been answered: it is under way, or the server stopped in it. Look whether it took effect before you use a fresh key.")
 		p.retryAfter = 1
-		writeProblem(ctx, p)
+		return p
 	case found:
-		answerAgain(ctx, stored)
-	default:
-		s.answerOnce(ctx, name, next)
+		o.stored = &stored
+		return problem(http.StatusConflict, "", "") // idempotent puts the first answer in its place
 	}
+	o.claimed = true
+	return nil
 }
 
 // idempotencyName gives each caller keys of its own. Those who share a credential, or have none, are told apart by
 // their address.
 func idempotencyName(c *call, key string) string {
+	n := sha256.Sum256([]byte(strings.Join(append(callerOf(c, c.remote), key), "\x00")))
+	return hex.EncodeToString(n[:])
+}
+
+func callerOf(c *call, address string) []string {
 	caller := []string{c.who.Kind, fmt.Sprint(c.who.App.UID), c.who.KeyID, ""}
 	switch c.who.Kind {
 	case auth.PrincipalClient:
 		caller[3] = c.who.Grant.Subject()
 	case auth.PrincipalPublishable, auth.PrincipalNone:
-		caller[3] = c.remote
+		caller[3] = address
 	}
-	n := sha256.Sum256([]byte(strings.Join(append(caller, key), "\x00")))
-	return hex.EncodeToString(n[:])
+	return caller
 }
 
 // requestOf is what makes two requests the same: all but the credentials, which may be renewed in between.
@@ -76,19 +149,22 @@ func requestOf(ctx huma.Context, body []byte) []byte {
 	return append([]byte(ctx.Method()+" "+u.EscapedPath()+"?"+q.Encode()+"\x00"), body...)
 }
 
-// answerOnce lets the call happen, and keeps its answer. One that may turn out otherwise next time (the server's own
-// failures, too many requests) gives the key back, and so does a call that panics.
-func (s *service) answerOnce(ctx huma.Context, name string, next func(huma.Context)) {
+// answerOnce lets the call happen, and keeps the answer of one that did what it was asked to. Any other has changed
+// nothing, may turn out otherwise next time, and gives the key back; so does a call that panics.
+func (s *service) answerOnce(ctx huma.Context, o *once, next func(huma.Context)) {
 	keep := s.cfg.Directory.ReleaseAnswer
 	defer func() {
+		if !o.claimed {
+			return
+		}
 		// A caller that has gone does not undo what was done.
-		if err := keep(context.WithoutCancel(ctx.Context()), name); err != nil {
+		if err := keep(context.WithoutCancel(ctx.Context()), o.name); err != nil {
 			s.cfg.Logger.LogAttrs(ctx.Context(), slog.LevelWarn, "answer of an idempotent request not kept", slog.String("error", err.Error()))
 		}
 	}()
-	next(ctx)
+	next(huma.WithValue(ctx, onceKey{}, o))
 	r := humafiber.Unwrap(ctx).Response()
-	if status := r.StatusCode(); status >= http.StatusInternalServerError || status == http.StatusTooManyRequests {
+	if r.StatusCode() >= http.StatusMultipleChoices {
 		return
 	}
 	location := bytes.ReplaceAll(r.Header.Peek("Location"), []byte("\n"), nil)

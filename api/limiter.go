@@ -65,6 +65,17 @@ func (l *limiter) take(debts ...debt) (wait time.Duration) {
 	return 0
 }
 
+// giveBack undoes a take.
+func (l *limiter) giveBack(debts ...debt) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, d := range debts {
+		if paid, known := l.paid[d.name]; known {
+			l.paid[d.name] = paid.Add(-d.cost)
+		}
+	}
+}
+
 // sweepLocked makes room, at most once a sweep's time.
 func (l *limiter) sweepLocked(now time.Time) {
 	if len(l.paid) < limiterEntries || now.Sub(l.swept) < limiterSweep {

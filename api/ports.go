@@ -41,7 +41,7 @@ type StoreInfo struct {
 	Version string `json:"version"`
 }
 
-// Config is what the API is made of. All of it must be set but MetricsToken and Now.
+// Config is what the API is made of. All of it must be set but MetricsToken, KeptAnswers and Now.
 type Config struct {
 	Directory    *auth.Directory
 	Engine       Engine
@@ -52,6 +52,7 @@ type Config struct {
 	Server       func(ctx context.Context) ServerInfo
 	Metrics      http.Handler
 	MetricsToken string // who may read /metrics besides the admin; empty: nobody
+	KeptAnswers  KeptAnswers
 	Logger       *slog.Logger
 	Now          func() time.Time
 }

@@ -81,7 +81,7 @@ func (s *service) publishing() {
 			http.StatusInsufficientStorage,
 		},
 		SkipValidateBody: true, // done by parsePublications, for each message
-		Metadata: map[string]any{bodyLimitKey: bodyLimit(func(a auth.App) int {
+		Metadata: map[string]any{lateClaim: true, bodyLimitKey: bodyLimit(func(a auth.App) int {
 			return max(publishBodyBytes, a.Settings.Limits.PacketBytesMax/3*4+publishBodyExcess)
 		})},
 	}, func(ctx context.Context, in *publishInput) (*publishOutput, error) { return s.publish(ctx, in, one) })
@@ -100,8 +100,8 @@ func (s *service) publish(ctx context.Context, in *publishInput, schema *huma.Sc
 	p := broker.Publication{App: broker.AppUID(who.App.UID), Messages: messages}
 	limits := s.cfg.Limits(who.App.Settings.Limits)
 	p.Limits = &limits
-	if who.Grant != nil {
-		p.Grant = s.cfg.Grant(who.Grant)
+	if err := s.judge(ctx, who, &p); err != nil {
+		return nil, err
 	}
 	seq, err := s.cfg.Engine.Publish(ctx, p)
 	if err != nil {
@@ -118,6 +118,31 @@ func (s *service) publish(ctx context.Context, in *publishInput, schema *huma.Sc
 	}
 	return out, nil
 }
+
+// judge lets the rules judge before an Idempotency-Key is claimed; what they allow claims it.
+func (s *service) judge(ctx context.Context, who *auth.Principal, p *broker.Publication) error {
+	if who.Grant == nil {
+		return s.claim(ctx)
+	}
+	p.Grant = s.cfg.Grant(who.Grant)
+	for _, m := range p.Messages {
+		if !who.Grant.MayPublish(m.Topic) {
+			p.Grant = judged{p.Grant, m.Topic}
+			return nil // the engine refuses it, and counts that
+		}
+	}
+	return s.claim(ctx)
+}
+
+// judged is a grant that has denied a topic, and stays with it whatever the rules say a moment later: the call has
+// claimed no Idempotency-Key.
+type judged struct {
+	broker.Grant
+	denied string
+}
+
+// MayPublish implements broker.Grant.
+func (j judged) MayPublish(name string) bool { return name != j.denied && j.Grant.MayPublish(name) }
 
 // takeRate holds each publisher to the app's rates, as a connection is: an app's admin or key, or one user of it. It
 // returns 0, or how long to wait.

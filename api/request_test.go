@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/embercast/embercast/api"
 )
 
 // TestBodies: what is no JSON is malformed, before its members are looked at, and after the caller is known.
@@ -131,7 +133,7 @@ func TestIdempotency(t *testing.T) {
 		case "create-token":
 			body, another = object{"sub": "a", "ttl": 60}, object{"sub": "b", "ttl": 60}
 		case "create-anonymous-token":
-			body, another, who = object{}, object{"token": "x"}, as(page)
+			body, another, who = object{}, object{"token": ""}, as(page)
 		}
 		first := s.post(path, body, key(op.id), who, showing)
 		require.Less(t, first.status, 300, "%s: %s", op.id, first.body)
@@ -183,10 +185,12 @@ func TestIdempotencyKeys(t *testing.T) {
 	require.True(t, replayed(s.post(publishPath+"?auth="+second, body, nobody, key("k"))))
 	require.False(t, replayed(s.post(publishPath, body, as(s.token("shop", object{"sub": "bob"})), key("k"))))
 
-	// Answers that change nothing are kept too; those that may turn out otherwise are not.
-	s.post("/v1/apps", object{"id": "shop"}, key("taken")).refused(http.StatusConflict, "taken")
-	a := s.post("/v1/apps", object{"id": "shop"}, key("taken")).refused(http.StatusConflict, "taken")
-	require.Equal(t, "true", a.header.Get("Idempotency-Replayed"))
+	// Answers to what was refused are not kept.
+	for range 2 {
+		a := s.post("/v1/apps", object{"id": "shop"}, key("taken")).refused(http.StatusConflict, "taken")
+		require.Empty(t, a.header.Get("Idempotency-Replayed"))
+	}
+	s.post("/v1/apps", object{"id": "free"}, key("taken")).want(http.StatusCreated)
 	s.patch("/v1/apps/shop", object{"settings": object{"limits": object{"retained_count_max": 0}}}).want(http.StatusOK)
 	keep := object{"topic": "a", "payload": "x", "retain": true}
 	s.post(publishPath, keep, key("quota")).want(http.StatusTooManyRequests)
@@ -197,11 +201,79 @@ func TestIdempotencyKeys(t *testing.T) {
 	s.post("/v1/apps/other/tokens", object{"sub": "a", "ttl": 60}, key("k2")).want(http.StatusCreated)
 	s.del("/v1/apps/other?confirm=other").want(http.StatusNoContent)
 	s.post("/v1/apps", object{"id": "other"}).want(http.StatusCreated)
-	a = s.post("/v1/apps/other/tokens", object{"sub": "a", "ttl": 60}, key("k2")).want(http.StatusCreated)
+	a := s.post("/v1/apps/other/tokens", object{"sub": "a", "ttl": 60}, key("k2")).want(http.StatusCreated)
 	require.Empty(t, a.header.Get("Idempotency-Replayed"))
 
 	// GET takes no notice.
 	require.Empty(t, s.get("/v1/apps", key("k")).want(http.StatusOK).header.Get("Idempotency-Replayed"))
+}
+
+// TestRefusedCallsWriteNothing: whoever may do nothing cannot fill the database by Idempotency-Keys.
+func TestRefusedCallsWriteNothing(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	s.patch("/v1/apps/shop", object{"settings": object{"anonymous": true, "limits": object{"publish_rate_max": 3}}}).want(http.StatusOK)
+	s.rules("shop", allow("open", "publish"))
+	alice, path := s.token("shop", object{"sub": "alice"}), "/v1/apps/shop/tokens/anonymous"
+	_, page := s.key("shop", object{"kind": "publishable", "origins": []string{"https://shop.example"}})
+	s.freeze()
+	n := 0
+	fresh := func(r *http.Request) {
+		n++
+		r.Header.Set("Idempotency-Key", fmt.Sprint(n))
+	}
+	claims := s.store.claims.Load()
+	for _, who := range []option{nobody, as(alice)} {
+		s.post(publishPath, object{"topic": "open", "qos": 3}, who, fresh).invalid("/qos")
+		s.post(publishPath, object{"topic": "closed"}, who, fresh).refused(http.StatusForbidden, "not_authorized")
+		refused := s.post(publishPath, []object{{"topic": "open"}, {"topic": "closed"}}, who, fresh).refused(http.StatusForbidden, "not_authorized")
+		require.Equal(t, "/1", refused.problem().Errors[0].Pointer)
+		s.post(publishPath, object{"topic": "open"}, who, fresh).refused(http.StatusTooManyRequests, "rate_exceeded")
+		s.post("/v1/apps/shop/keys", object{}, who, fresh)
+	}
+	s.post(path, object{"token": "x"}, as(page), fresh).invalid("/token")
+	s.post(path, object{}, as(page), fresh, header("Origin", "https://evil.example")).refused(http.StatusForbidden, "origin")
+	s.post("/v1/apps", object{"id": 5}, fresh).invalid("/id")
+	require.Equal(t, claims, s.store.claims.Load())
+	s.pass(time.Minute)
+	s.post(publishPath, object{"topic": "open"}, as(alice), fresh).want(http.StatusOK)
+	require.Equal(t, claims+1, s.store.claims.Load())
+}
+
+// TestKeptAnswersAreBounded for each caller, and for an app.
+func TestKeptAnswersAreBounded(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, func(c *api.Config) { c.KeptAnswers = api.KeptAnswers{OfServers: 5, OfOthers: 4, OfEach: 2} })
+	s.freeze()
+	s.rules("shop", allow("a", "publish"))
+	publish := func(who option, key string) *answer {
+		t.Helper()
+		return s.post(publishPath, object{"topic": "a"}, who, header("Idempotency-Key", key))
+	}
+	tokens := map[string]option{}
+	for _, sub := range []string{"alice", "bob", "carol"} {
+		tokens[sub] = as(s.token("shop", object{"sub": sub, "ttl": 24 * 3600}))
+	}
+	publish(tokens["alice"], "1").want(http.StatusOK)
+	for range 5 {
+		a := publish(tokens["alice"], "1").want(http.StatusOK)
+		require.Equal(t, "true", a.header.Get("Idempotency-Replayed"), "a repetition takes no room")
+	}
+	publish(tokens["alice"], "2").want(http.StatusOK)
+	a := publish(tokens["alice"], "3").refused(http.StatusTooManyRequests, "rate_exceeded")
+	require.Equal(t, fmt.Sprint(12*3600), a.header.Get("Retry-After"))
+	s.post(publishPath, object{"topic": "a"}, tokens["alice"]).want(http.StatusOK)
+	publish(tokens["bob"], "1").want(http.StatusOK)
+	publish(tokens["bob"], "2").want(http.StatusOK)
+	publish(tokens["carol"], "1").refused(http.StatusTooManyRequests, "rate_exceeded")
+	for i := range 5 {
+		publish(as(adminToken), fmt.Sprint(i)).want(http.StatusOK)
+	}
+	publish(as(adminToken), "5").refused(http.StatusTooManyRequests, "rate_exceeded")
+	s.post("/v1/apps/other/publish", object{"topic": "a"}, header("Idempotency-Key", "1")).want(http.StatusOK)
+	s.pass(12 * time.Hour)
+	publish(tokens["alice"], "3").want(http.StatusOK)
+	publish(tokens["alice"], "4").refused(http.StatusTooManyRequests, "rate_exceeded")
 }
 
 // TestIdempotencyUnderWay: while the first request is under way, a repetition is told so, and not carried out.

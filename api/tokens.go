@@ -90,7 +90,7 @@ func (s *service) tokens() {
 			"its token, while it is valid, keeps its sub, up to token_ttl_max_seconds after that began; a live connection " +
 			"can be renewed with the new token. Limited per key and address.",
 		DefaultStatus: http.StatusCreated, Errors: []int{http.StatusConflict, http.StatusTooManyRequests},
-		Metadata: map[string]any{bodyLimitKey: bodyLimit(func(auth.App) int { return anonymousBodyBytes })},
+		Metadata: map[string]any{bodyLimitKey: bodyLimit(func(auth.App) int { return anonymousBodyBytes }), lateClaim: true},
 	}, s.createAnonymousToken)
 }
 
@@ -106,6 +106,10 @@ func (s *service) createAnonymousToken(ctx context.Context, in *anonymousTokenIn
 	}
 	if err != nil {
 		return nil, err //nolint:wrapcheck // told by register
+	}
+	// Making a token changes nothing: the key is claimed for one that was made.
+	if err := s.claim(ctx); err != nil {
+		return nil, err
 	}
 	return &tokenOutput{Body: token{text, expires}}, nil
 }

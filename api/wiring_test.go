@@ -60,6 +60,7 @@ func (s *store) ClaimIdempotency(ctx context.Context, key string, fingerprint []
 	if err := s.err(auth.ErrUnavailable); err != nil {
 		return auth.Answer{}, false, err
 	}
+	s.claims.Add(1)
 	return s.Store.ClaimIdempotency(ctx, key, fingerprint, now)
 }
 
