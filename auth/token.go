@@ -2,6 +2,8 @@ package auth
 
 import (
 	"context"
+	"crypto/hmac"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -151,7 +153,7 @@ func (d *Directory) mint(a *appState, in TokenRequest, more map[string]any) (str
 		claims[aclClaim] = in.ACL
 	}
 	if in.BypassRules {
-		claims[bypassClaim] = true
+		claims[bypassClaim] = d.bypassProof(a, key, claims)
 	}
 	token := jwt.NewWithClaims(jwt.GetSigningMethod(key.Alg), claims)
 	token.Header["kid"] = key.ID
@@ -164,6 +166,24 @@ func (d *Directory) mint(a *appState, in TokenRequest, more map[string]any) (str
 	}
 	key.used(now)
 	return text, expires, nil
+}
+
+// bypassProof is what the claim bypass_rules must hold to count. Only minting audits it and bounds how long it lives
+// (CONTRACT section 3), and minting is not all that can sign: whoever made the signing key was shown its value. So the
+// claim says true by a MAC of the server's own, over what the token is for and when it ends.
+func (d *Directory) bypassProof(a *appState, k *keyState, claims jwt.MapClaims) string {
+	what, err := json.Marshal([]any{bypassClaim, a.uid, k.ID, claims["sub"], claims[clientClaim], claims["iat"], claims["exp"]})
+	if err != nil {
+		panic("auth: claims that were decoded, or made here, cannot be encoded: " + err.Error())
+	}
+	return base64.RawURLEncoding.EncodeToString(d.seal.digest(what))
+}
+
+// bypasses reports whether a token that the key has signed is above the rules. One that says so without proof is a
+// token as any other.
+func (d *Directory) bypasses(a *appState, k *keyState, claims jwt.MapClaims) bool {
+	said, ok := claims[bypassClaim].(string)
+	return ok && !k.Imported && hmac.Equal([]byte(said), []byte(d.bypassProof(a, k, claims)))
 }
 
 func (a *appState) audience(k *keyState) string {
@@ -323,7 +343,12 @@ func (d *Directory) verifyWith(a *appState, k *keyState, text string) (*identity
 	if iss, _ := claims["iss"].(string); k.Issuer != "" && iss != k.Issuer { //nolint:errcheck // absent is wrong too
 		return nil, errToken
 	}
-	return identify(k, claims)
+	id, err := identify(k, claims)
+	if err != nil {
+		return nil, err
+	}
+	id.bypass = d.bypasses(a, k, claims)
+	return id, nil
 }
 
 func identify(k *keyState, claims jwt.MapClaims) (*identity, error) {
@@ -347,7 +372,6 @@ func identify(k *keyState, claims jwt.MapClaims) (*identity, error) {
 		}
 		id.clientID = text
 	}
-	id.bypass = !k.Imported && claims[bypassClaim] == true
 	if k.honoursACL() {
 		if id.acl, err = parseACL(claims[aclClaim]); err != nil {
 			return nil, errToken

@@ -549,7 +549,7 @@ func TestBypassRules(t *testing.T) {
 	require.ErrorIs(t, err, auth.ErrUnavailable, "none without an audit")
 	w.store.failWith(nil)
 
-	for name, value := range map[string]any{"text": "true", "number": 1, "false": false} {
+	for name, value := range map[string]any{"true": true, "text": "true", "number": 1, "false": false} {
 		_, secret := w.key("shop", auth.NewKey{Kind: auth.KindSigning})
 		g, err = w.connect(sign(t, jwt.SigningMethodHS256, []byte(secret), "", with(claimsOf("tool"), "bypass_rules", value)), "c1")
 		require.NoError(t, err, name)
@@ -559,6 +559,47 @@ func TestBypassRules(t *testing.T) {
 	g, err = w.connect(sign(t, jwt.SigningMethodHS256, []byte(ownSecret), "", with(claimsOf("tool"), "bypass_rules", true)), "c1")
 	require.NoError(t, err)
 	require.False(t, g.Bypass(), "keys that were not generated here do not reach above the rules")
+}
+
+// TestBypassIsMinted: whoever has the value of a generated signing key can sign tokens, and not reach above the rules.
+func TestBypassIsMinted(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.app("other")
+	k, secret := w.key("shop", auth.NewKey{Kind: auth.KindSigning})
+	minted := w.token("shop", auth.TokenRequest{Sub: "tool", ClientID: "c1", TTL: time.Minute, BypassRules: true})
+	claims := jwt.MapClaims{}
+	token, _, err := jwt.NewParser(jwt.WithJSONNumber()).ParseUnverified(minted, claims)
+	require.NoError(t, err)
+	require.Equal(t, k.ID, token.Header["kid"])
+	bypasses := func(kid, secret string, change map[string]any) bool {
+		t.Helper()
+		altered := maps.Clone(claims)
+		for name, value := range change {
+			if value == nil {
+				delete(altered, name)
+				continue
+			}
+			altered[name] = value
+		}
+		g, err := w.connect(sign(t, jwt.SigningMethodHS256, []byte(secret), kid, altered), "c1")
+		require.NoError(t, err)
+		return g.Bypass()
+	}
+	require.True(t, bypasses(k.ID, secret, nil), "as it was made")
+	for name, change := range map[string]map[string]any{
+		"longer":           {"exp": time.Now().Add(time.Hour).Unix()},
+		"later":            {"iat": time.Now().Add(-time.Minute).Unix()},
+		"no_iat":           {"iat": nil},
+		"somebody_else":    {"sub": "mallory"},
+		"any_client_id":    {"client_id": nil},
+		"plain":            {"bypass_rules": true},
+		"of_another_token": {"bypass_rules": "AAAA"},
+	} {
+		require.False(t, bypasses(k.ID, secret, change), name)
+	}
+	another, anotherSecret := w.key("shop", auth.NewKey{Kind: auth.KindSigning})
+	require.False(t, bypasses(another.ID, anotherSecret, nil), "by another key")
 }
 
 func TestRenew(t *testing.T) {
