@@ -91,8 +91,8 @@ func (s *engineServer) do(t *testing.T, method, path, body string, options ...op
 	return a
 }
 
-// TestOutcomes: each error of the engine has its status, code and sentence; what is not in its table is told to the log
-// alone.
+// TestOutcomes: each error of the engine and of the control plane has its status, code and sentence; what is in no
+// table is told to the log alone.
 func TestOutcomes(t *testing.T) {
 	t.Parallel()
 	e := &engine{}
@@ -112,6 +112,12 @@ func TestOutcomes(t *testing.T) {
 		broker.ErrRateExceeded:     {429, "rate_exceeded"},
 		broker.ErrNoSuchApp:        {404, "no_such_app"},
 		broker.ErrDraining:         {503, "draining"},
+		auth.ErrUnavailable:        {503, "store_unavailable"},
+		auth.ErrNotFound:           {404, "not_found"},
+		auth.ErrConflict:           {412, "changed"},
+		auth.ErrTaken:              {409, "taken"},
+		auth.ErrNoSigningKey:       {409, "no_signing_key"},
+		auth.ErrBadCredentials:     {401, "bad_credentials"}, // its key was deleted while it was under way
 	} {
 		e.publish = func() (uint64, error) { return 0, fmt.Errorf("at 10.1.2.3: %w", err) }
 		a := s.do(t, http.MethodPost, publishPath, `{"topic":"a"}`).refused(want.status, want.code)

@@ -84,9 +84,7 @@ func tooMany(wait time.Duration, detail string) *Problem {
 }
 
 func unavailable(code, detail string) *Problem {
-	p := problem(http.StatusServiceUnavailable, code, detail)
-	p.retryAfter = 1
-	return p
+	return retried(problem(http.StatusServiceUnavailable, code, detail))
 }
 
 // fromHuma makes problem documents of what huma finds wrong with a request.
@@ -184,6 +182,22 @@ func decodingErrors(err error, at string) []auth.FieldError {
 	return []auth.FieldError{{Pointer: at + where, Message: message}}
 }
 
+// outcomes is how the errors of the control plane are told, as the broker's table (broker/errors.go) says it of the
+// engine's. Whatever else names a status in this package is about HTTP itself: credentials, paths, headers and bodies.
+var outcomes = []struct {
+	err    error
+	status int
+	code   string
+	detail string
+}{ //nolint:gochecknoglobals // a table
+	{auth.ErrUnavailable, http.StatusServiceUnavailable, "store_unavailable", "The database is away. Try again in a moment."},
+	{auth.ErrNotFound, http.StatusNotFound, "not_found", "There is no such thing."},
+	{auth.ErrConflict, http.StatusPreconditionFailed, "changed", "It has changed in the meantime: read it again, and send its new ETag in If-Match."},
+	{auth.ErrTaken, http.StatusConflict, "taken", "This id is taken."},
+	{auth.ErrNoSigningKey, http.StatusConflict, "no_signing_key", "The app has no key that can sign tokens. Create one of kind signing."},
+	{auth.ErrBadCredentials, http.StatusUnauthorized, "bad_credentials", "The credential is not valid here: unknown, expired or deleted."},
+}
+
 // tell makes a problem document of an error of the control plane or the broker.
 func (s *service) tell(ctx context.Context, err error) *Problem {
 	var told *Problem
@@ -196,24 +210,23 @@ func (s *service) tell(ctx context.Context, err error) *Problem {
 		return invalid(wrong.Fields)
 	case errors.As(err, &limit):
 		return problem(http.StatusConflict, "limit_reached", limit.Sentence)
-	case errors.Is(err, auth.ErrUnavailable):
-		return unavailable("store_unavailable", "The database is away. Try again in a moment.")
-	case errors.Is(err, auth.ErrNotFound):
-		return problem(http.StatusNotFound, "not_found", "There is no such thing.")
-	case errors.Is(err, auth.ErrConflict):
-		return problem(http.StatusPreconditionFailed, "changed", "It has changed in the meantime: read it again, and send its new ETag in If-Match.")
-	case errors.Is(err, auth.ErrTaken):
-		return problem(http.StatusConflict, "taken", "This id is taken.")
-	case errors.Is(err, auth.ErrNoSigningKey):
-		return problem(http.StatusConflict, "no_signing_key", "The app has no key that can sign tokens. Create one of kind signing.")
+	}
+	for _, o := range outcomes {
+		if errors.Is(err, o.err) {
+			return retried(problem(o.status, o.code, o.detail))
+		}
 	}
 	o := broker.OutcomeOf(err)
 	if o.Status == http.StatusInternalServerError {
 		s.cfg.Logger.LogAttrs(ctx, slog.LevelError, "request failed", slog.String("error", err.Error()))
 		return problem(o.Status, o.Code, "Something went wrong in the server. Its log says what.")
 	}
-	p := problem(o.Status, o.Code, sentence(o.Err.Error()))
-	if o.Status == http.StatusServiceUnavailable || o.Status == http.StatusTooManyRequests {
+	return retried(problem(o.Status, o.Code, sentence(o.Err.Error())))
+}
+
+// retried says when to try again, where that may help.
+func retried(p *Problem) *Problem {
+	if p.Status == http.StatusServiceUnavailable || p.Status == http.StatusTooManyRequests {
 		p.retryAfter = 1
 	}
 	return p

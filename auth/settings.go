@@ -21,7 +21,7 @@ type Settings struct {
 	Limits              Limits   `json:"limits"`
 }
 
-// Limits of an app. Every number is in force.
+// Limits of an app. What is not built yet says so: it is stored and checked, and has no effect.
 type Limits struct {
 	ConnectionsMax            int `json:"connections_max"`
 	SubscriptionsPerClientMax int `json:"subscriptions_per_client_max"`
@@ -34,7 +34,7 @@ type Limits struct {
 	RetainedBytesMax          int `json:"retained_bytes_max"`
 	QueuedMessagesMax         int `json:"queued_messages_max"`
 	QueuedBytesMax            int `json:"queued_bytes_max"`
-	SessionExpiryMaxSeconds   int `json:"session_expiry_max_seconds"`
+	SessionExpiryMaxSeconds   int `json:"session_expiry_max_seconds" doc:"Not in force yet: a session ends with its connection."`
 	KeepAliveMaxSeconds       int `json:"keep_alive_max_seconds"`
 	ReceiveMaximum            int `json:"receive_maximum"`
 	TopicAliasMaximum         int `json:"topic_alias_maximum"`
