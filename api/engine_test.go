@@ -166,6 +166,18 @@ func TestIdempotencyInProgress(t *testing.T) {
 	}
 }
 
+// TestIdempotencyOfAnUnknownOutcome: what may have been committed does not happen again.
+func TestIdempotencyOfAnUnknownOutcome(t *testing.T) {
+	t.Parallel()
+	e := &engine{publish: func() (uint64, error) { return 0, broker.ErrOutcomeUnknown }}
+	s := newEngineServer(t, e, time.Now())
+	post := func() *answer {
+		return s.do(t, http.MethodPost, publishPath, `{"topic":"a"}`, header("Idempotency-Key", "k"))
+	}
+	post().refused(http.StatusServiceUnavailable, "outcome_unknown")
+	post().refused(http.StatusConflict, "in_progress")
+}
+
 // TestStatsWindow: the window holds the minutes that it covers, and their sum.
 func TestStatsWindow(t *testing.T) {
 	t.Parallel()

@@ -56,7 +56,7 @@ type once struct {
 	name    string
 	request []byte
 	rooms   []debt
-	claimed bool
+	claimed bool         // and to be given back or answered
 	stored  *auth.Answer // of the call that claimed the key before
 }
 
@@ -120,6 +120,14 @@ func (s *service) claim(ctx context.Context) error {
 	}
 	o.claimed = true
 	return nil
+}
+
+// leaveOpen keeps the Idempotency-Key of a call that may have taken effect: nobody knows what to answer, and a
+// repetition must not happen again.
+func leaveOpen(ctx context.Context) {
+	if o, ok := ctx.Value(onceKey{}).(*once); ok {
+		o.claimed = false
+	}
 }
 
 // idempotencyName gives each caller keys of its own. Those who share a credential, or have none, are told apart by

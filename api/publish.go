@@ -104,6 +104,9 @@ func (s *service) publish(ctx context.Context, in *publishInput, schema *huma.Sc
 		return nil, err
 	}
 	seq, err := s.cfg.Engine.Publish(ctx, p)
+	if errors.Is(err, broker.ErrOutcomeUnknown) {
+		leaveOpen(ctx)
+	}
 	if err != nil {
 		told := s.tell(ctx, err)
 		var part *broker.PartError
