@@ -72,6 +72,7 @@ func TestTokensRefused(t *testing.T) {
 		"reserved_claim": {object{"sub": "a", "ttl": 60, "claims": object{"exp": 5, "x": 1}}, []string{"/claims/exp"}},
 		"claims_no_list": {object{"sub": "a", "ttl": 60, "claims": []int{1}}, []string{"/claims"}},
 		"acl":            {object{"sub": "a", "ttl": 60, "acl": []object{{"effect": "allow", "actions": []string{"publish"}, "topic": "a", "when": "x"}}}, []string{"/acl/0/when"}},
+		"acl_when_empty": {object{"sub": "a", "ttl": 60, "acl": []object{{"effect": "allow", "actions": []string{"publish"}, "topic": "a", "when": ""}}}, []string{"/acl/0/when"}},
 		"unknown_member": {object{"sub": "a", "ttl": 60, "admin": true}, []string{"/admin"}},
 		"bypass_ttl":     {object{"sub": "a", "ttl": 901, "bypass_rules": true}, []string{"/ttl"}},
 		"client_id":      {object{"sub": "a", "ttl": 60, "client_id": ".."}, []string{"/client_id"}},

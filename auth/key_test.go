@@ -73,7 +73,7 @@ func TestKeysRefused(t *testing.T) {
 		"device_sub_nul":      {auth.NewKey{Kind: "device", Name: "x", KeyAttributes: auth.KeyAttributes{Sub: "device:\x00"}}, []string{"/sub"}},
 		"device_sub_long":     {auth.NewKey{Kind: "device", Name: "x", KeyAttributes: auth.KeyAttributes{Sub: "device:" + strings.Repeat("x", 512)}}, []string{"/sub"}},
 		"device_client_id":    {auth.NewKey{Kind: "device", Name: "x", KeyAttributes: auth.KeyAttributes{ClientID: ".."}}, []string{"/client_id"}},
-		"device_rules":        {auth.NewKey{Kind: "device", Name: "x", KeyAttributes: auth.KeyAttributes{Rules: []auth.Rule{{Effect: "allow", Actions: []string{"publish"}, Topic: "a", When: "true"}, {}}}}, []string{"/rules/0/when", "/rules/1/actions", "/rules/1/effect", "/rules/1/topic"}},
+		"device_rules":        {auth.NewKey{Kind: "device", Name: "x", KeyAttributes: auth.KeyAttributes{Rules: []auth.Rule{{Effect: "allow", Actions: []string{"publish"}, Topic: "a", When: new("true")}, {}}}}, []string{"/rules/0/when", "/rules/1/actions", "/rules/1/effect", "/rules/1/topic"}},
 		"device_many_rules":   {auth.NewKey{Kind: "device", Name: "x", KeyAttributes: auth.KeyAttributes{Rules: make([]auth.Rule, 51)}}, []string{"/rules"}},
 		"origins":             {auth.NewKey{Kind: "publishable", Name: "x", KeyAttributes: auth.KeyAttributes{Origins: []string{"https://ok.example", "https://a.example/", "example.com", "HTTPS://a.example", "https://*.example", "https://a.example:443", "null", ""}}}, []string{"/origins/1", "/origins/2", "/origins/3", "/origins/4", "/origins/5", "/origins/6", "/origins/7"}},
 		"many_origins":        {auth.NewKey{Kind: "publishable", Name: "x", KeyAttributes: auth.KeyAttributes{Origins: slices.Repeat([]string{"*"}, 101)}}, []string{"/origins"}},

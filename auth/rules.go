@@ -16,7 +16,7 @@ type Rule struct {
 	Effect  string     `json:"effect" enum:"allow,deny"`
 	Actions []string   `json:"actions" enum:"publish,subscribe,share"`
 	Topic   string     `json:"topic" doc:"A Topic Filter; a level may be ${sub}, ${client_id} or ${token.claim.path}."`
-	When    string     `json:"when,omitempty" doc:"Refused until conditions exist."`
+	When    *string    `json:"when,omitempty" doc:"Refused until conditions exist."` // a pointer, so that an empty one is seen
 	Until   *time.Time `json:"until,omitempty" doc:"The rule ends then."`
 }
 
@@ -134,7 +134,7 @@ func (r *Rule) check(c ruleCheck) {
 			c.add(fmt.Sprintf("/actions/%d", i), "must be publish, subscribe or share")
 		}
 	}
-	if r.When != "" {
+	if r.When != nil {
 		c.add("/when", whenMessage)
 	}
 	if message := checkRuleTopic(r.Topic); message != "" {

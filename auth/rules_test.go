@@ -373,6 +373,7 @@ func TestParseRulesRefuses(t *testing.T) {
 		"no_object":           {`[1,null,"x",[]]`, []string{"/0", "/1", "/2", "/3"}},
 		"nothing":             {`[{}]`, []string{"/0/effect", "/0/actions", "/0/topic"}},
 		"when":                {`[{"effect":"allow","actions":["publish"],"topic":"a","when":"true"}]`, []string{"/0/when"}},
+		"when_empty":          {`[{"effect":"allow","actions":["publish"],"topic":"a","when":""}]`, []string{"/0/when"}},
 		"when_of_a_kind":      {`[{"effect":"allow","actions":["publish"],"topic":"a","when":1}]`, []string{"/0/when"}},
 		"unknown_member":      {`[{"effect":"allow","actions":["publish"],"topic":"a","who":"me","a/b~c":1}]`, []string{"/0/a~1b~0c", "/0/who"}},
 		"case_of_members":     {`[{"Effect":"allow","actions":["publish"],"topic":"a"}]`, []string{"/0/Effect", "/0/effect"}},

@@ -402,7 +402,7 @@ func TestTokenRequestsRefused(t *testing.T) {
 		"claims_of_ours": {auth.TokenRequest{Sub: "a", TTL: time.Minute, Claims: map[string]any{
 			"exp": 1, "iat": 1, "nbf": 1, "aud": 1, "iss": 1, "sub": 1, "jti": 1, "client_id": 1, "acl": 1, "bypass_rules": true, "visitor": 1, "fine": 1,
 		}}, []string{"/claims/acl", "/claims/aud", "/claims/bypass_rules", "/claims/client_id", "/claims/exp", "/claims/iat", "/claims/iss", "/claims/jti", "/claims/nbf", "/claims/sub", "/claims/visitor"}},
-		"acl":          {auth.TokenRequest{Sub: "a", TTL: time.Minute, ACL: []auth.Rule{{Effect: "allow", Actions: []string{"publish"}, Topic: "a"}, {When: "x"}}}, []string{"/acl/1/effect", "/acl/1/actions", "/acl/1/when", "/acl/1/topic"}},
+		"acl":          {auth.TokenRequest{Sub: "a", TTL: time.Minute, ACL: []auth.Rule{{Effect: "allow", Actions: []string{"publish"}, Topic: "a"}, {When: new("x")}}}, []string{"/acl/1/effect", "/acl/1/actions", "/acl/1/when", "/acl/1/topic"}},
 		"acl_too_long": {auth.TokenRequest{Sub: "a", TTL: time.Minute, ACL: make([]auth.Rule, 51)}, []string{"/acl"}},
 		"too_large":    {auth.TokenRequest{Sub: "a", TTL: time.Minute, Claims: map[string]any{"x": strings.Repeat("x", 16<<10)}}, []string{"/claims"}},
 	} {
