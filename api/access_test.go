@@ -102,6 +102,8 @@ func callers(s *server) map[string]caller {
 		"device_in_auth":        {how: nobody, url: "auth=" + device, unknown: true, code: "key_in_url"},
 		"publishable_in_auth":   {how: nobody, url: "auth=" + page, unknown: true, code: "key_in_url"},
 		"admin_in_auth":         {how: nobody, url: "auth=" + adminToken, unknown: true, code: "key_in_url"},
+		"secret_beside_token":   {how: nobody, url: "auth=" + token + "&token=" + full, unknown: true, code: "key_in_url"},
+		"secret_after_token":    {how: nobody, url: "token=" + token + "&token=" + full, unknown: true, code: "key_in_url"},
 		"secret_beside_admin":   {how: as(adminToken), url: "auth=" + full, unknown: true, code: "key_in_url"},
 		"garbage":               {how: as("garbage"), unknown: true, code: "bad_credentials"},
 		"garbage_of_the_form":   {how: as("ek_aaaaaaaaaaaaaaaa_garbagegarbage"), unknown: true, code: "bad_credentials"},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -106,16 +107,18 @@ func (s *service) tooMany(a access, c *call) time.Duration {
 // credentialOf reads the credential: Authorization: Bearer, or a client token in the URL for pages that cannot set a
 // header; "" where there is none. Keys in a URL are refused: URLs end in logs.
 func credentialOf(ctx huma.Context) (string, *Problem) {
-	inURL := ctx.Query("auth")
-	if inURL == "" {
-		inURL = ctx.Query("token")
-	}
-	if inURL != "" && !auth.HasTokenForm(inURL) {
+	u := ctx.URL()
+	query := u.Query()
+	inURL := slices.DeleteFunc(slices.Concat(query["auth"], query["token"]), func(v string) bool { return v == "" })
+	if slices.ContainsFunc(inURL, func(v string) bool { return !auth.HasTokenForm(v) }) {
 		return "", problem(http.StatusUnauthorized, "key_in_url", "Only client tokens may come in the URL. Send keys as Authorization: Bearer, and replace this one: URLs end in logs.")
 	}
 	header := ctx.Header("Authorization")
+	if header == "" && len(inURL) > 0 {
+		return inURL[0], nil
+	}
 	if header == "" {
-		return inURL, nil
+		return "", nil
 	}
 	if credential := bearer(header); credential != "" {
 		return credential, nil
