@@ -100,7 +100,7 @@ func (d *Directory) anonymousGrant(a *appState) *Grant {
 func (d *Directory) keyGrant(a *appState, k *keyState) *Grant {
 	g := &Grant{dir: d, app: a, keyID: k.ID}
 	if k.Kind == KindSecret {
-		g.sub, g.bypass = keySubject+k.Name, true
+		g.sub, g.bypass, g.scopes = keySubject+k.Name, true, k.Scopes
 		return g
 	}
 	g.sub, g.bound, g.clientID, g.own = k.Sub, k.ClientID, k.ClientID, k.own
@@ -109,7 +109,7 @@ func (d *Directory) keyGrant(a *appState, k *keyState) *Grant {
 
 func (d *Directory) tokenGrant(a *appState, id *identity) *Grant {
 	g := &Grant{
-		dir: d, app: a, sub: id.sub, keyID: id.key.ID, bound: id.clientID, clientID: id.clientID, claims: id.claims,
+		dir: d, app: a, sub: id.sub, keyID: id.key.ID, pageKey: id.pageKey, bound: id.clientID, clientID: id.clientID, claims: id.claims,
 		expires: id.expires, bypass: id.bypass,
 	}
 	if len(id.acl) > 0 {

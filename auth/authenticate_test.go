@@ -77,7 +77,7 @@ func TestAnonymous(t *testing.T) {
 		g, err := w.connect(password, "c1")
 		require.NoError(t, err, name)
 		require.Equal(t, "anonymous", g.Subject(), name)
-		require.Empty(t, g.KeyID(), name)
+		require.False(t, g.HangsOn(""), name)
 		require.True(t, g.Expires().IsZero(), name)
 		require.True(t, g.MayPublish("open/anonymous"), "under the rules")
 		require.False(t, g.MayPublish("closed"))
@@ -110,6 +110,25 @@ func TestAnonymous(t *testing.T) {
 	require.True(t, anonymous.Alive())
 	w.set("shop", `{"anonymous":null}`)
 	require.False(t, anonymous.Alive(), "the leave is gone")
+}
+
+// A secret key is above the rules, not above its scopes.
+func TestScopesOfASecretKeyHoldOverMQTT(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for scope, may := range map[string]struct{ publish, subscribe bool }{
+		auth.ScopePublish: {publish: true}, auth.ScopeRead: {subscribe: true}, auth.ScopeTokens: {},
+	} {
+		_, value := w.key("shop", auth.NewKey{Kind: auth.KindSecret, KeyAttributes: auth.KeyAttributes{Scopes: []string{scope}}})
+		g, err := w.connect(value, "c1")
+		require.NoError(t, err)
+		require.Equal(t, may.publish, g.MayPublish("a"), scope)
+		require.Equal(t, may.subscribe, g.MaySubscribe("#", false), scope)
+	}
+	_, value := w.key("shop", auth.NewKey{Kind: auth.KindSecret})
+	g, err := w.connect(value, "c1")
+	require.NoError(t, err)
+	require.True(t, g.MayPublish("a") && g.MaySubscribe("#", true), "the scopes that a key has without asking")
 }
 
 // TestPasswordAndURL: a token may come in the URL, a key never; if both come, the password wins.
@@ -155,7 +174,7 @@ func TestSecretKeysConnect(t *testing.T) {
 	g, err := w.connect(value, "c1")
 	require.NoError(t, err)
 	require.Equal(t, "key:backend", g.Subject())
-	require.Equal(t, k.ID, g.KeyID())
+	require.True(t, g.HangsOn(k.ID))
 	require.True(t, g.Bypass())
 	require.True(t, g.MayPublish("anything"), "above the rules")
 	require.True(t, g.MaySubscribe("#", true))

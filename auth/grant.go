@@ -2,6 +2,7 @@ package auth
 
 import (
 	"encoding/json"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -14,11 +15,13 @@ type Grant struct {
 	app      *appState
 	sub      string
 	keyID    string
+	pageKey  string // the publishable key that a visitor's token was made by
 	clientID string // the connection's, for ${client_id}
 	bound    string // the client id that the credential names, or empty
 	claims   map[string]any
 	expires  time.Time
 	bypass   bool     // above the rules: secret keys, and tokens that say so
+	scopes   []string // of a secret key: what it may do, above the rules as it is; nil: everything
 	own      *ruleSet // of the token's acl or of the device key; nil: none
 }
 
@@ -31,8 +34,11 @@ func (g *Grant) AppID() string { return g.app.snapshot().ID }
 // Subject returns who it is.
 func (g *Grant) Subject() string { return g.sub }
 
-// KeyID returns the key that the credential hangs on, or "".
-func (g *Grant) KeyID() string { return g.keyID }
+// HangsOn reports whether the credential ends with a key: it is that key, was signed by it, or was made for a visitor
+// who showed it.
+func (g *Grant) HangsOn(keyID string) bool {
+	return keyID != "" && (g.keyID == keyID || g.pageKey == keyID)
+}
 
 // Expires returns when the credential ends; zero: never.
 func (g *Grant) Expires() time.Time { return g.expires }
@@ -55,8 +61,12 @@ func (g *Grant) Alive() bool {
 	if g.keyID == "" {
 		return g.app.snapshot().Settings.Anonymous
 	}
-	_, there := g.app.key(g.keyID)
-	return there
+	for _, id := range []string{g.keyID, g.pageKey} {
+		if _, there := g.app.key(id); id != "" && !there {
+			return false
+		}
+	}
+	return true
 }
 
 // WithClientID returns the grant for another client id: one that the server assigned after it had authenticated.
@@ -69,7 +79,7 @@ func (g *Grant) WithClientID(id string) *Grant {
 // MayPublish judges a PUBLISH to a Topic Name. Any deny that matches wins; else any allow; else it is denied.
 func (g *Grant) MayPublish(name string) bool {
 	if g.bypass {
-		return true
+		return g.hasScope(ScopePublish)
 	}
 	j := judgement{grant: g, wanted: publishAction}
 	j.name(g.app.rules.Load().all, name, true, false)
@@ -83,7 +93,7 @@ func (g *Grant) MayPublish(name string) bool {
 // cover it as a whole. A Shared Subscription needs the action share too.
 func (g *Grant) MaySubscribe(filter string, share bool) bool {
 	if g.bypass {
-		return true
+		return g.hasScope(ScopeRead)
 	}
 	j := judgement{grant: g, wanted: subscribeAction}
 	if share {
@@ -94,6 +104,10 @@ func (g *Grant) MaySubscribe(filter string, share bool) bool {
 		j.covers(g.own.all, filter, true, false)
 	}
 	return !j.denied && j.allowed == j.wanted
+}
+
+func (g *Grant) hasScope(scope string) bool {
+	return g.scopes == nil || slices.Contains(g.scopes, scope)
 }
 
 // ReceiveFilter returns nil where no deny overlaps the filter; else a function that judges each topic delivered.

@@ -23,6 +23,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -244,8 +245,8 @@ const clientIDBytesMax = 65_535 // what MQTT can say
 
 // checkClientID checks the client id that a credential names.
 func checkClientID(p *problems, id string) {
-	if id == "." || id == ".." || len(id) > clientIDBytesMax || strings.ContainsRune(id, 0) {
-		p.add("/client_id", "must not be . or .., and have at most 65,535 bytes without U+0000")
+	if id == "." || id == ".." || len(id) > clientIDBytesMax || strings.ContainsFunc(id, unicode.IsControl) {
+		p.add("/client_id", "must not be . or .., and have at most 65,535 bytes without control characters")
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 // Bounds of tokens (CONTRACT section 4; sizes chosen).
 const (
 	tokenBytesMax   = 16 << 10
+	mintedBytesMax  = 15 << 10 // a CONNECT has 16 KiB, for its other fields too
 	bypassTTLMax    = 15 * time.Minute
 	visitorTTL      = time.Hour
 	importedLeeway  = 30 * time.Second
@@ -161,8 +162,8 @@ func (d *Directory) mint(a *appState, in TokenRequest, more map[string]any) (str
 	if err != nil {
 		return "", time.Time{}, fmt.Errorf("sign token: %w", err)
 	}
-	if len(text) > tokenBytesMax {
-		return "", time.Time{}, invalid("/claims", fmt.Sprintf("the token would be longer than %d bytes", tokenBytesMax))
+	if len(text) > mintedBytesMax {
+		return "", time.Time{}, invalid("/claims", fmt.Sprintf("the token would be longer than %d bytes", mintedBytesMax))
 	}
 	key.used(now)
 	return text, expires, nil
@@ -244,8 +245,23 @@ func visitorSince(id *identity, keyID string) (began int64, ok bool) {
 	return began, err == nil && began > 0 && began < expiryMax
 }
 
+// pageKeyOf returns the publishable key that a visitor's token was made by: the token ends with it.
+func pageKeyOf(a *appState, claims jwt.MapClaims) (string, error) {
+	claim, there := claims[visitorClaim]
+	if !there {
+		return "", nil
+	}
+	v, _ := claim.(map[string]any) //nolint:errcheck // checked next
+	keyID, _ := v["key"].(string)  //nolint:errcheck // as above
+	if _, there := a.key(keyID); !there {
+		return "", errToken
+	}
+	return keyID, nil
+}
+
 // identity is what a verified token says.
 type identity struct {
+	pageKey  string
 	key      *keyState
 	sub      string
 	clientID string
@@ -346,6 +362,11 @@ func (d *Directory) verifyWith(a *appState, k *keyState, text string) (*identity
 	id, err := identify(k, claims)
 	if err != nil {
 		return nil, err
+	}
+	if !k.Imported {
+		if id.pageKey, err = pageKeyOf(a, claims); err != nil {
+			return nil, err
+		}
 	}
 	id.bypass = d.bypasses(a, k, claims)
 	return id, nil

@@ -91,7 +91,7 @@ func TestEveryAlgorithm(t *testing.T) {
 				g, err := w.connect(sign(t, jwt.GetSigningMethod(alg), public.private, kid, claimsOf("alice")), "c1")
 				require.NoError(t, err, "kid %q", kid)
 				require.Equal(t, "alice", g.Subject())
-				require.Equal(t, k.ID, g.KeyID())
+				require.True(t, g.HangsOn(k.ID))
 			}
 			w.open()
 			_, err := w.connect(sign(t, jwt.GetSigningMethod(alg), public.private, "", claimsOf("alice")), "c1")
@@ -114,7 +114,7 @@ func TestEveryAlgorithm(t *testing.T) {
 			require.GreaterOrEqual(t, len(value), hashBytes)
 			g, err := w.connect(sign(t, jwt.GetSigningMethod(alg), []byte(value), "", claimsOf("alice")), "c1")
 			require.NoError(t, err, "signed elsewhere with the generated value")
-			require.Equal(t, generated.ID, g.KeyID())
+			require.True(t, g.HangsOn(generated.ID))
 			minted := w.token("shop", auth.TokenRequest{Sub: "bob"})
 			require.Equal(t, alg, headerOf(t, minted)["alg"])
 			w.open()
@@ -694,6 +694,18 @@ func TestVisitors(t *testing.T) {
 		pass(time.Hour)
 		_, _, err = w.MintAnonymous("shop", k.ID, "", text)
 		require.Equal(t, []string{"/token"}, pointers(t, err), "it has expired")
+
+		// A visitor's token ends with the publishable key, as what a key has signed ends with that.
+		text = visitor(w, open.ID)
+		last, err := w.connect(text, "c1")
+		require.NoError(t, err)
+		require.True(t, last.Alive())
+		require.True(t, last.HangsOn(open.ID))
+		require.False(t, last.HangsOn(k.ID))
+		require.NoError(t, w.DeleteKey(t.Context(), "admin", "shop", open.ID))
+		require.False(t, last.Alive())
+		_, err = w.connect(text, "c1")
+		require.ErrorIs(t, err, auth.ErrBadCredentials)
 	})
 }
 

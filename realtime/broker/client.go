@@ -23,8 +23,9 @@ type Outbound interface {
 	Disconnect(reason packet.ReasonCode, cause string)
 	// Notify sends a JSON text on $auth/result, if the client subscribed to it.
 	Notify(payload []byte)
-	// GrantChanged tells that limits, settings or expiry of the client's grant may have changed.
-	GrantChanged(g Grant)
+	// GrantChanged tells that limits, settings or expiry of the client's grant may have changed: it asks for them, so
+	// that of two changes at once the later one stays.
+	GrantChanged()
 	// Queue tells what waits to be sent.
 	Queue() (messages int, bytes int64, inflight int)
 }

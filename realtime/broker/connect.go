@@ -46,8 +46,13 @@ func (b *Broker) Renew(ctx context.Context, c *Client, token string) error {
 		return err
 	}
 	c.grant.Store(&g)
+	// A key deleted since the token was verified has cut off only those who hung on it then.
+	if !g.Alive() {
+		b.expel(c, expulsion{err: ErrNotAllowed, cause: "credentials deleted while renewing", withoutWill: true})
+		return ErrBadCredentials
+	}
 	b.rejudge(c)
-	c.out.GrantChanged(g)
+	c.out.GrantChanged()
 	return nil
 }
 

@@ -47,8 +47,8 @@ type Grant interface {
 	App() AppUID
 	AppID() string
 	Subject() string
-	// KeyID names the key that the credential hangs on, or is empty.
-	KeyID() string
+	// HangsOn reports whether the credential ends when a key is deleted.
+	HangsOn(keyID string) bool
 	// Expires is when the credential ends; zero: never.
 	Expires() time.Time
 	// Alive reports whether what the grant hangs on (app, key, setting) is still there.

@@ -16,9 +16,9 @@ func (b *Broker) Reauthorize(uid AppUID) {
 		return
 	}
 	for _, c := range a.connected() {
-		if g := c.Grant(); g.Alive() {
+		if c.Grant().Alive() {
 			b.rejudge(c)
-			c.out.GrantChanged(g)
+			c.out.GrantChanged()
 		} else {
 			b.expel(c, expulsion{err: ErrNotAllowed, cause: "credentials no longer taken"})
 		}
@@ -28,18 +28,21 @@ func (b *Broker) Reauthorize(uid AppUID) {
 // DisconnectKey cuts off those connected by a key that was deleted. Their wills are not sent.
 func (b *Broker) DisconnectKey(uid AppUID, keyID string) {
 	a := b.app(uid)
-	if a == nil || keyID == "" {
+	if a == nil {
 		return
 	}
 	for _, c := range a.connected() {
-		if c.Grant().KeyID() == keyID {
+		if c.Grant().HangsOn(keyID) {
 			b.expel(c, expulsion{err: ErrNotAllowed, cause: "key deleted", withoutWill: true})
 		}
 	}
 }
 
-// Expire ends a client whose credential has expired; its will is sent.
+// Expire ends a client whose credential has expired, unless it has been renewed just now; its will is sent.
 func (b *Broker) Expire(c *Client) {
+	if at := c.Grant().Expires(); at.IsZero() || at.After(b.now()) {
+		return
+	}
 	b.expel(c, expulsion{reason: packet.NotAuthorized, cause: "token expired"})
 }
 

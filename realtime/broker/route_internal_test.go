@@ -23,7 +23,7 @@ func (s *sink) Flush()                                 { s.marked = false }
 func (*sink) Committed(uint64, error) bool             { return false }
 func (*sink) Disconnect(packet.ReasonCode, string)     {}
 func (*sink) Notify([]byte)                            {}
-func (*sink) GrantChanged(Grant)                       {}
+func (*sink) GrantChanged()                            {}
 func (*sink) Queue() (n int, bytes int64, flights int) { return 0, 0, 0 }
 
 // crowd is an app in which n clients are subscribed to each of the filters.

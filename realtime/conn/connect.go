@@ -200,13 +200,14 @@ func (c *Conn) refuseConnect(reason packet.ReasonCode, counted string) error {
 }
 
 // GrantChanged implements broker.Outbound.
-func (c *Conn) GrantChanged(g broker.Grant) {
-	limits, settings := g.Limits(), g.Settings()
+func (c *Conn) GrantChanged() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.state != stateOpen {
 		return
 	}
+	g := c.client.Grant()
+	limits, settings := g.Limits(), g.Settings()
 	// What CONNACK has announced holds for the connection.
 	announced := c.limits.Load()
 	limits.ReceiveMaximum, limits.TopicAliasMaximum = announced.ReceiveMaximum, announced.TopicAliasMaximum

@@ -111,7 +111,7 @@ type grant struct {
 func (g *grant) App() broker.AppUID        { return g.app }
 func (g *grant) AppID() string             { return "app" }
 func (g *grant) Subject() string           { return g.sub }
-func (g *grant) KeyID() string             { return g.sub }
+func (g *grant) HangsOn(key string) bool   { return g.sub == key }
 func (g *grant) Expires() time.Time        { return g.expires }
 func (g *grant) Limits() broker.Limits     { return *g.world.limits.Load() }
 func (g *grant) Settings() broker.Settings { return *g.world.settings.Load() }

@@ -82,7 +82,7 @@ func (r *Recorder) Disconnect(reason packet.ReasonCode, _ string) {
 func (r *Recorder) Notify([]byte) {}
 
 // GrantChanged implements broker.Outbound.
-func (r *Recorder) GrantChanged(broker.Grant) {}
+func (r *Recorder) GrantChanged() {}
 
 // Queue implements broker.Outbound.
 func (r *Recorder) Queue() (messages int, bytes int64, inflight int) { return 0, 0, 0 }
