@@ -13,7 +13,7 @@ import (
 // Settings of an app, with the defaults for what was not set (CONTRACT section 3).
 type Settings struct {
 	Anonymous           bool     `json:"anonymous" doc:"Clients without credentials may connect, as sub anonymous, under the rules."`
-	DeniedPublish       string   `json:"denied_publish" doc:"What a 3.1.1 client gets for a denied publish: ack or disconnect."`
+	DeniedPublish       string   `json:"denied_publish" doc:"What a 3.1.1 client gets for a publish that is denied or over a limit: ack (it is dropped and counted) or disconnect."`
 	RevokedSubscription string   `json:"revoked_subscription" doc:"What becomes of a subscription that the rules no longer allow: suspend or disconnect."`
 	CORSOrigins         []string `json:"cors_origins" doc:"Origins of pages that may use tokens/anonymous and the WebSocket."`
 	HistorySeconds      int      `json:"history_seconds" doc:"How long the log keeps what is no longer needed."`

@@ -62,6 +62,7 @@ type Client struct {
 	expiry      time.Duration
 	cleanStart  bool
 	ended       atomic.Bool
+	underWay    atomic.Int32 // messages of its own on their way through the commit
 	grant       atomic.Pointer[Grant]
 	gone        chan struct{} // guarded by app.mu; made by whoever waits for the client's end, closed by that
 

@@ -104,7 +104,7 @@ type Observer interface {
 	Received(qos byte, bytes int) // a PUBLISH came in
 	// Delivered counts PUBLISH packets written to a client, by QoS, and the bytes of their payloads.
 	Delivered(messages [3]int, bytes int64)
-	Dropped(cause string, n int) // "queue_full", "expired", "packet_too_large"
+	Dropped(cause string, n int) // "queue_full", "expired", "packet_too_large", "refused"
 	Denied(action string)        // "publish", "subscribe", "receive"
 	Committed(messages int, took time.Duration, err error)
 }

@@ -47,6 +47,10 @@ func (b *Broker) Publish(ctx context.Context, p Publication) (seq uint64, err er
 	}
 	w := &write{app: a, parts: make([]Part, len(p.Messages)), done: make(chan error, 1)}
 	for i, m := range p.Messages {
+		// What comes by MQTT has been judged as it came: by its packet, which an alias makes smaller.
+		if limits != nil && len(m.Topic)+len(m.Payload)+len(m.Properties) > limits.PacketBytesMax {
+			return 0, &PartError{i, ErrPacketTooLarge}
+		}
 		if err := b.judgePublish(a, p.Grant, limits, m); err != nil {
 			return 0, &PartError{i, err}
 		}
@@ -95,8 +99,6 @@ func (b *Broker) judgePublish(a *app, g Grant, limits *Limits, m *message.Messag
 		return ErrTopicNameInvalid
 	case m.Topic[0] == '$':
 		return ErrNotAuthorized
-	case limits != nil && len(m.Topic)+len(m.Payload)+len(m.Properties) > limits.PacketBytesMax:
-		return ErrPacketTooLarge
 	}
 	if g != nil && !g.MayPublish(m.Topic) {
 		b.denied(a, "publish")
@@ -105,34 +107,40 @@ func (b *Broker) judgePublish(a *app, g Grant, limits *Limits, m *message.Messag
 	return nil
 }
 
-// reserved is the origin of a write for which room is reserved: told of its outcome, it gives the room back first.
-// The Outbound is nil where nobody else is to be told.
-type reserved struct {
+// underWay is the origin of a write on its way through the commit: told of its outcome, it gives back the room that is
+// reserved for it, and its client has one write less under way. The Outbound is nil where nobody else is to be told.
+type underWay struct {
 	Outbound
-	app   *app
-	parts []Part
+	client *Client
+	app    *app
+	parts  []Part // for which room is reserved
 }
 
 // Committed implements Outbound.
-func (r *reserved) Committed(token uint64, err error) (marked bool) {
-	r.app.release(r.parts)
-	return r.Outbound != nil && r.Outbound.Committed(token, err)
+func (u *underWay) Committed(token uint64, err error) (marked bool) {
+	if len(u.parts) > 0 {
+		u.app.release(u.parts)
+	}
+	u.client.underWay.Add(-1)
+	return u.Outbound != nil && u.Outbound.Committed(token, err)
 }
 
-// enqueueOne queues the write of one message, with the room that it needs if it is retained.
-func (b *Broker) enqueueOne(a *app, m *message.Message, limits *Limits, out Outbound, token uint64) error {
-	w := &write{app: a, stored: m.Retain, origin: out, token: token}
+// enqueueOne queues the write of one message of c's, with the room that it needs if it is retained. out is told.
+func (b *Broker) enqueueOne(c *Client, m *message.Message, limits *Limits, out Outbound, token uint64) error {
+	u := &underWay{Outbound: out, client: c, app: c.app}
+	w := &write{app: c.app, stored: m.Retain, origin: u, token: token}
 	w.one[0].Message = m
 	w.parts = w.one[:]
-	if !m.Retain {
-		return b.committer.enqueue(w)
+	if m.Retain {
+		if c.app.reserve(limits, w.parts) >= 0 {
+			return ErrQuotaExceeded
+		}
+		u.parts = w.parts
 	}
-	if a.reserve(limits, w.parts) >= 0 {
-		return ErrQuotaExceeded
-	}
-	w.origin = &reserved{Outbound: out, app: a, parts: w.parts}
+	c.underWay.Add(1)
 	if err := b.committer.enqueue(w); err != nil {
-		a.release(w.parts)
+		c.app.release(u.parts)
+		c.underWay.Add(-1)
 		return err
 	}
 	return nil
@@ -157,10 +165,10 @@ func (b *Broker) Accept(c *Client, in Inbound, k *Marks) (pending bool, err erro
 	a.stats.received(len(m.Payload))
 	b.cfg.Observer.Received(m.QoS, len(m.Payload))
 	if in.UTF8 && !utf8.Valid(m.Payload) {
-		return false, ErrPayloadFormat
+		return false, b.refused(a, ErrPayloadFormat)
 	}
 	if err := b.judgePublish(a, c.Grant(), in.Limits, m); err != nil {
-		return false, err
+		return false, b.refused(a, err)
 	}
 	if !m.Retain && !in.Behind {
 		a.route(m, k)
@@ -170,10 +178,19 @@ func (b *Broker) Accept(c *Client, in Inbound, k *Marks) (pending bool, err erro
 	if b.committer.full(a) {
 		k.Flush()
 	}
-	if err := b.enqueueOne(a, m, in.Limits, c.out, in.Token); err != nil {
-		return false, err
+	if err := b.enqueueOne(c, m, in.Limits, c.out, in.Token); err != nil {
+		return false, b.refused(a, err)
 	}
 	return true, nil
+}
+
+// refused counts a message that is over a limit or has no valid topic: whoever sent it may have no way to be told.
+func (b *Broker) refused(a *app, err error) error {
+	if err != nil && !errors.Is(err, ErrNotAuthorized) { // that is counted as denied
+		a.stats.dropped.Add(1)
+		b.cfg.Observer.Dropped("refused", 1)
+	}
+	return err
 }
 
 func (b *Broker) denied(a *app, action string) {
@@ -216,11 +233,12 @@ func (b *Broker) sendWill(c *Client, w *Will) {
 	if err := b.judgePublish(c.app, g, &limits, m); err != nil {
 		return
 	}
-	if !m.Retain {
+	// It is the last of what the client has published: what is under way comes before it [MQTT5-4.6.0-6].
+	if !m.Retain && c.underWay.Load() == 0 {
 		k := NewMarks()
 		c.app.route(m, k)
 		k.Release()
 		return
 	}
-	_ = b.enqueueOne(c.app, m, &limits, nil, 0) //nolint:errcheck // there is no room, or the node has stopped: nobody is to be told
+	_ = b.enqueueOne(c, m, &limits, nil, 0) //nolint:errcheck // there is no room, or the node has stopped: nobody is to be told
 }

@@ -123,20 +123,19 @@ func (c *Conn) beginLocked(p *packet.Publish, limits *broker.Limits) (token uint
 // finish acknowledges a PUBLISH whose outcome is known.
 func (c *Conn) finish(token uint64, qos byte, err error) error {
 	c.mu.Lock()
-	disconnects := c.version != packet.V5 && errors.Is(err, broker.ErrNotAuthorized) && c.settings.DeniedPublishDisconnects
+	// An older client cannot be told what was refused, but by the end of its connection (MQTT 3.1.1 section 3.3.5).
+	disconnects := c.version != packet.V5 && err != nil && c.settings.DeniedPublishDisconnects
 	if !disconnects {
 		c.settleLocked(token, err)
 	}
 	c.mu.Unlock()
 	switch {
 	case disconnects:
-		return c.fail(packet.NotAuthorized, "publish denied")
+		return c.fail(broker.OutcomeOf(err).Reason, "publish refused: "+err.Error())
 	case errors.Is(err, broker.ErrTopicTooLong), errors.Is(err, broker.ErrTopicNameInvalid):
 		if qos == 0 {
-			return nil // nobody waits for an answer; it was counted
+			return nil // nobody waits for an answer; the broker has counted it
 		}
-	case errors.Is(err, broker.ErrPacketTooLarge):
-		return c.fail(packet.PacketTooLarge, "packet too large")
 	case errors.Is(err, broker.ErrDraining):
 		return errClosed
 	}

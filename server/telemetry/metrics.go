@@ -57,7 +57,7 @@ func NewMetrics(version string) *Metrics {
 	}
 	m.receivedBytes = one("payload_received_bytes_total", "Payload bytes taken.")
 	m.deliveredBytes = one("payload_delivered_bytes_total", "Payload bytes written to clients.")
-	m.dropped = vec("messages_dropped_total", "Messages not delivered. queue_full: a client reads too slowly, or its queue limits are too small.", "cause")
+	m.dropped = vec("messages_dropped_total", "Messages not delivered. queue_full: a client reads too slowly, or its queue limits are too small. refused: its topic or payload is not valid, or over a limit of the app.", "cause")
 	m.denied = vec("denials_total", "Publishes and subscriptions that the rules denied. A rise after a change of rules: the change was too strict.", "action")
 	m.answered = vec("http_answers_total", "HTTP requests answered, by status. 401 and 403 in numbers: somebody uses a wrong or old key; 429: a limit is met; 5xx: see the log.", "status")
 	m.commits = vec("commits_total", "Group commits, by outcome. error: the database is away or full; see the log.", "outcome")
