@@ -120,7 +120,7 @@ func (n *Node) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if n.store, err = n.cfg.openStore(ctx, n.log); err != nil {
+	if n.store, err = n.cfg.openStore(ctx, n.log, func(err error) { n.failed <- err }); err != nil {
 		return err
 	}
 	n.directory, err = auth.Open(ctx, auth.Config{Store: n.store, SecretKey: secret, DefaultApp: n.cfg.DefaultApp, Logger: n.log})

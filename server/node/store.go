@@ -25,10 +25,10 @@ type database interface {
 	Close() error
 }
 
-// openStore opens the configured database, migrated.
-func (c *Config) openStore(ctx context.Context, log *slog.Logger) (database, error) {
+// openStore opens the configured database, migrated. lost is called when it must not be written to any more.
+func (c *Config) openStore(ctx context.Context, log *slog.Logger, lost func(error)) (database, error) {
 	if isPostgres(c.DatabaseURL) {
-		s, err := postgres.Open(ctx, postgres.Config{URL: c.DatabaseURL, Logger: log})
+		s, err := postgres.Open(ctx, postgres.Config{URL: c.DatabaseURL, Logger: log, Lost: lost})
 		if err != nil {
 			return nil, explainPostgres(err)
 		}
@@ -82,7 +82,7 @@ func Migrate(ctx context.Context, cfg Config, log *slog.Logger) (kind string, er
 	if err := cfg.makeDataDir(); err != nil {
 		return "", err
 	}
-	s, err := cfg.openStore(ctx, log)
+	s, err := cfg.openStore(ctx, log, func(error) {})
 	if err != nil {
 		return "", err
 	}

@@ -14,8 +14,10 @@ import (
 
 // Commit implements broker.Store, on the connection that holds the lock.
 func (s *Store) Commit(ctx context.Context, batch broker.Batch) ([]uint64, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	if err := s.takeTurn(ctx); err != nil {
+		return nil, fmt.Errorf("commit: %w", err)
+	}
+	defer s.leaveTurn()
 	if s.writer == nil {
 		if err := s.connectWriter(ctx); err != nil {
 			return nil, fmt.Errorf("commit: %w", errors.Join(broker.ErrStoreUnavailable, err))
@@ -25,15 +27,55 @@ func (s *Store) Commit(ctx context.Context, batch broker.Batch) ([]uint64, error
 	if err == nil {
 		return seqs, nil
 	}
-	var refused *pgconn.PgError
-	told := errors.As(err, &refused)
-	if s.writer.IsClosed() || !told {
+	// Where the connection ended in the commit, even with a word of Postgres', that word is not about the commit.
+	unknown := committing && (s.writer.IsClosed() || !isPostgres(err))
+	if s.writer.IsClosed() || unknown {
 		s.dropWriter()
 	}
-	if committing && !told {
+	switch {
+	case unknown:
 		return nil, fmt.Errorf("commit: %w", errors.Join(broker.ErrOutcomeUnknown, redact(err)))
+	case errors.Is(err, errFenced):
+		s.dropWriter()
+		return nil, fmt.Errorf("commit: %w", errors.Join(broker.ErrStoreUnavailable, s.takenOver()))
+	case s.writer == nil:
+		return nil, fmt.Errorf("commit: %w", errors.Join(broker.ErrStoreUnavailable, redact(err)))
 	}
 	return nil, fmt.Errorf("commit: %w", classify(err))
+}
+
+func isPostgres(err error) bool {
+	_, ok := errors.AsType[*pgconn.PgError](err)
+	return ok
+}
+
+// errFenced ends a transaction that found another run's name where it must have its own.
+var errFenced = errors.New("this run may not write")
+
+// Committed implements broker.Store. It asks under the lock: that is free only when the connection whose commit broke
+// has ended at the server too, so what is not there then never comes.
+func (s *Store) Committed(ctx context.Context, id [16]byte) (bool, error) {
+	if err := s.takeTurn(ctx); err != nil {
+		return false, fmt.Errorf("last batch: %w", err)
+	}
+	defer s.leaveTurn()
+	if s.writer == nil {
+		if err := s.connectWriter(ctx); err != nil {
+			return false, fmt.Errorf("last batch: %w", errors.Join(broker.ErrStoreUnavailable, err))
+		}
+	}
+	var last []byte
+	err := s.writer.QueryRow(ctx, `SELECT batch_id FROM node_batch WHERE node = $1`, sqlstore.Node).Scan(&last)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return false, nil
+	case err != nil:
+		if s.writer.IsClosed() {
+			s.dropWriter()
+		}
+		return false, fmt.Errorf("last batch: %w", classify(err))
+	}
+	return string(last) == string(id[:]), nil
 }
 
 // commit writes the batch in one transaction; committing tells that the failure came from the commit itself.
@@ -57,8 +99,16 @@ func (s *Store) commit(ctx context.Context, batch broker.Batch) (seqs []uint64, 
 			}
 		}
 	}
-	b.Queue(`INSERT INTO node_batch (node, batch_id) VALUES ($1, $2) ON CONFLICT (node) DO UPDATE SET batch_id = excluded.batch_id`,
-		sqlstore.Node, batch.ID[:])
+	// The batch's id, and the fence with it. The row is not locked, unlike in fence: this connection holds the server's lock,
+	// so nobody takes over before it has ended.
+	b.Queue(`INSERT INTO node_batch (node, batch_id) SELECT w.node, $2 FROM writer AS w WHERE w.node = $1 AND w.instance = $3
+		ON CONFLICT (node) DO UPDATE SET batch_id = excluded.batch_id`, sqlstore.Node, batch.ID[:], s.instance).
+		Exec(func(tag pgconn.CommandTag) error {
+			if tag.RowsAffected() == 0 {
+				return errFenced
+			}
+			return nil
+		})
 	if err = tx.SendBatch(ctx, b).Close(); err != nil {
 		return nil, false, err //nolint:wrapcheck // wrapped by Commit
 	}

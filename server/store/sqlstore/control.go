@@ -7,6 +7,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 	"time"
 
 	"github.com/embercast/embercast/auth"
@@ -67,7 +69,7 @@ func (s *Store) loadKeys(ctx context.Context, all []auth.AppRecord, index map[in
 func (s *Store) CreateApp(ctx context.Context, app auth.AppRow, key auth.KeyRow, a auth.Audit) (uid int64, err error) {
 	var raw [8]byte
 	rand.Read(raw[:]) // it never fails
-	err = s.tx(ctx, "create app", func(tx *sql.Tx) error {
+	err = s.tx(ctx, "create app", func(ctx context.Context, tx *sql.Tx) error {
 		row := tx.QueryRowContext(ctx, s.sql(`INSERT INTO apps (id, name, settings, created_at, updated_at)
 			VALUES (?, ?, ?, ?, ?) RETURNING app_uid`), app.ID, app.Name, blob(app.Settings), micros(app.CreatedAt), micros(app.UpdatedAt))
 		if err := row.Scan(&uid); err != nil {
@@ -91,7 +93,7 @@ func (s *Store) CreateApp(ctx context.Context, app auth.AppRow, key auth.KeyRow,
 
 // UpdateApp implements auth.Store.
 func (s *Store) UpdateApp(ctx context.Context, app auth.AppRow, a auth.Audit) error {
-	return s.tx(ctx, "update app", func(tx *sql.Tx) error {
+	return s.tx(ctx, "update app", func(ctx context.Context, tx *sql.Tx) error {
 		r, err := tx.ExecContext(ctx, s.sql(`UPDATE apps SET name = ?, settings = ?, updated_at = ? WHERE app_uid = ?`),
 			app.Name, blob(app.Settings), micros(app.UpdatedAt), app.UID)
 		if err := oneRow(r, err); err != nil {
@@ -111,20 +113,24 @@ func oneRow(r sql.Result, err error) error {
 	return nil
 }
 
-// DeleteApp implements auth.Store.
+// DeleteApp implements auth.Store. The head goes before the last of the log: its row is what batches take their numbers
+// from, so a batch that was first is waited for, and its rows then go too; a later one finds no head and stores nothing.
+// Most of the log goes before the head, so that a batch of other apps waits only for the rest.
 func (s *Store) DeleteApp(ctx context.Context, uid int64, a auth.Audit) error {
-	return s.tx(ctx, "delete app", func(tx *sql.Tx) error {
+	logs := []string{
+		`DELETE FROM pending WHERE filter_id IN (SELECT filter_id FROM filters WHERE app_uid = ?)`,
+		`DELETE FROM shared WHERE filter_id IN (SELECT filter_id FROM filters WHERE app_uid = ?)`,
+		`DELETE FROM messages WHERE app_uid = ?`,
+	}
+	all := append(slices.Clone(logs), `DELETE FROM app_head WHERE app_uid = ?`)
+	all = append(append(all, logs...), `DELETE FROM subscriptions WHERE app_uid = ?`, `DELETE FROM sessions WHERE app_uid = ?`,
+		`DELETE FROM filters WHERE app_uid = ?`, `DELETE FROM rules WHERE app_uid = ?`, `DELETE FROM keys WHERE app_uid = ?`)
+	return s.longTx(ctx, "delete app", func(ctx context.Context, tx *sql.Tx) error {
 		r, err := tx.ExecContext(ctx, s.sql(`DELETE FROM apps WHERE app_uid = ?`), uid)
 		if err := oneRow(r, err); err != nil {
 			return err
 		}
-		for _, text := range []string{
-			`DELETE FROM pending WHERE filter_id IN (SELECT filter_id FROM filters WHERE app_uid = ?)`,
-			`DELETE FROM shared WHERE filter_id IN (SELECT filter_id FROM filters WHERE app_uid = ?)`,
-			`DELETE FROM subscriptions WHERE app_uid = ?`, `DELETE FROM sessions WHERE app_uid = ?`,
-			`DELETE FROM filters WHERE app_uid = ?`, `DELETE FROM messages WHERE app_uid = ?`,
-			`DELETE FROM app_head WHERE app_uid = ?`, `DELETE FROM rules WHERE app_uid = ?`, `DELETE FROM keys WHERE app_uid = ?`,
-		} {
+		for _, text := range all {
 			if err := s.exec(ctx, tx, text, uid); err != nil {
 				return err
 			}
@@ -135,7 +141,7 @@ func (s *Store) DeleteApp(ctx context.Context, uid int64, a auth.Audit) error {
 
 // CreateKey implements auth.Store.
 func (s *Store) CreateKey(ctx context.Context, key auth.KeyRow, a auth.Audit) error {
-	return s.tx(ctx, "create key", func(tx *sql.Tx) error {
+	return s.tx(ctx, "create key", func(ctx context.Context, tx *sql.Tx) error {
 		if err := s.insertKey(ctx, tx, key); err != nil {
 			return err
 		}
@@ -150,7 +156,7 @@ func (s *Store) insertKey(ctx context.Context, tx *sql.Tx, k auth.KeyRow) error 
 
 // DeleteKey implements auth.Store.
 func (s *Store) DeleteKey(ctx context.Context, appUID int64, keyID string, a auth.Audit) error {
-	return s.tx(ctx, "delete key", func(tx *sql.Tx) error {
+	return s.tx(ctx, "delete key", func(ctx context.Context, tx *sql.Tx) error {
 		r, err := tx.ExecContext(ctx, s.sql(`DELETE FROM keys WHERE app_uid = ? AND id = ?`), appUID, keyID)
 		if err := oneRow(r, err); err != nil {
 			return err
@@ -161,7 +167,7 @@ func (s *Store) DeleteKey(ctx context.Context, appUID int64, keyID string, a aut
 
 // TouchKeys implements auth.Store.
 func (s *Store) TouchKeys(ctx context.Context, used map[string]time.Time) error {
-	return s.tx(ctx, "touch keys", func(tx *sql.Tx) error {
+	return s.tx(ctx, "touch keys", func(ctx context.Context, tx *sql.Tx) error {
 		for id, at := range used {
 			if err := s.exec(ctx, tx, `UPDATE keys SET last_used_at = ? WHERE id = ?`, micros(at), id); err != nil {
 				return err
@@ -173,7 +179,7 @@ func (s *Store) TouchKeys(ctx context.Context, used map[string]time.Time) error 
 
 // PutRules implements auth.Store.
 func (s *Store) PutRules(ctx context.Context, appUID int64, rules auth.RulesRow, a auth.Audit) error {
-	err := s.tx(ctx, "put rules", func(tx *sql.Tx) error {
+	err := s.tx(ctx, "put rules", func(ctx context.Context, tx *sql.Tx) error {
 		if err := s.insertRules(ctx, tx, appUID, rules); err != nil {
 			return err
 		}
@@ -193,7 +199,7 @@ func (s *Store) insertRules(ctx context.Context, tx *sql.Tx, appUID int64, r aut
 // RulesVersions implements auth.Store.
 func (s *Store) RulesVersions(ctx context.Context, appUID, before int64, limit int) ([]auth.RulesRow, error) {
 	rows, err := s.Read.QueryContext(ctx, s.sql(`SELECT version, rules, created_at, actor FROM rules
-		WHERE app_uid = ? AND (? = 0 OR version < ?) ORDER BY version DESC LIMIT ?`), appUID, before, before, limit)
+		WHERE app_uid = ? AND version < ? ORDER BY version DESC LIMIT ?`), appUID, below(before), limit)
 	if err != nil {
 		return nil, s.fail("rules versions", err)
 	}
@@ -211,6 +217,15 @@ func (s *Store) RulesVersions(ctx context.Context, appUID, before int64, limit i
 	return all, s.fail("rules versions", rows.Err())
 }
 
+// below makes the bound of a page; 0 is none. A parameter that is compared with a constant too would be an int4 on
+// Postgres.
+func below(before int64) int64 {
+	if before == 0 {
+		return math.MaxInt64
+	}
+	return before
+}
+
 func (s *Store) insertAudit(ctx context.Context, tx *sql.Tx, a auth.Audit) error {
 	return s.exec(ctx, tx, `INSERT INTO audit (at, actor, app_id, action, target, before, after) VALUES (?, ?, ?, ?, ?, ?, ?)`,
 		micros(a.At), a.Actor, a.AppID, a.Action, a.Target, a.Before, a.After)
@@ -218,13 +233,13 @@ func (s *Store) insertAudit(ctx context.Context, tx *sql.Tx, a auth.Audit) error
 
 // AppendAudit implements auth.Store.
 func (s *Store) AppendAudit(ctx context.Context, a auth.Audit) error {
-	return s.tx(ctx, "append audit", func(tx *sql.Tx) error { return s.insertAudit(ctx, tx, a) })
+	return s.tx(ctx, "append audit", func(ctx context.Context, tx *sql.Tx) error { return s.insertAudit(ctx, tx, a) })
 }
 
 // Audits implements auth.Store.
 func (s *Store) Audits(ctx context.Context, appID string, before int64, limit int) ([]auth.Audit, error) {
 	rows, err := s.Read.QueryContext(ctx, s.sql(`SELECT id, at, actor, app_id, action, target, before, after FROM audit
-		WHERE (? = '' OR app_id = ?) AND (? = 0 OR id < ?) ORDER BY id DESC LIMIT ?`), appID, appID, before, before, limit)
+		WHERE (? = '' OR app_id = ?) AND id < ? ORDER BY id DESC LIMIT ?`), appID, appID, below(before), limit)
 	if err != nil {
 		return nil, s.fail("audit", err)
 	}
@@ -244,7 +259,7 @@ func (s *Store) Audits(ctx context.Context, appID string, before int64, limit in
 
 // ClaimIdempotency implements auth.Store.
 func (s *Store) ClaimIdempotency(ctx context.Context, key string, fingerprint []byte, now time.Time) (stored auth.Answer, found bool, err error) {
-	err = s.tx(ctx, "claim idempotency key", func(tx *sql.Tx) error {
+	err = s.tx(ctx, "claim idempotency key", func(ctx context.Context, tx *sql.Tx) error {
 		r, err := tx.ExecContext(ctx, s.sql(`INSERT INTO idempotency (key, fingerprint, status, content_type, body, claimed_at)
 			VALUES (?, ?, 0, '', ?, ?) ON CONFLICT (key) DO NOTHING`), key, fingerprint, []byte{}, micros(now))
 		if err != nil {
@@ -262,21 +277,21 @@ func (s *Store) ClaimIdempotency(ctx context.Context, key string, fingerprint []
 
 // FinishIdempotency implements auth.Store.
 func (s *Store) FinishIdempotency(ctx context.Context, key string, a auth.Answer) error {
-	return s.tx(ctx, "finish idempotency key", func(tx *sql.Tx) error {
+	return s.tx(ctx, "finish idempotency key", func(ctx context.Context, tx *sql.Tx) error {
 		return s.exec(ctx, tx, `UPDATE idempotency SET status = ?, content_type = ?, body = ? WHERE key = ?`, a.Status, a.ContentType, blob(a.Body), key)
 	})
 }
 
 // ReleaseIdempotency implements auth.Store.
 func (s *Store) ReleaseIdempotency(ctx context.Context, key string) error {
-	return s.tx(ctx, "release idempotency key", func(tx *sql.Tx) error {
+	return s.tx(ctx, "release idempotency key", func(ctx context.Context, tx *sql.Tx) error {
 		return s.exec(ctx, tx, `DELETE FROM idempotency WHERE key = ? AND status = 0`, key)
 	})
 }
 
 // ForgetIdempotency implements auth.Store.
 func (s *Store) ForgetIdempotency(ctx context.Context, before time.Time) error {
-	return s.tx(ctx, "forget idempotency keys", func(tx *sql.Tx) error {
+	return s.tx(ctx, "forget idempotency keys", func(ctx context.Context, tx *sql.Tx) error {
 		return s.exec(ctx, tx, `DELETE FROM idempotency WHERE claimed_at < ?`, micros(before))
 	})
 }

@@ -141,7 +141,7 @@ func (s *Store) Page(ctx context.Context, app broker.AppUID, filters []int64, af
 
 // Settle implements broker.Store.
 func (s *Store) Settle(ctx context.Context, app broker.AppUID, filterID int64, upTo message.Position) (n int64, err error) {
-	err = s.tx(ctx, "settle", func(tx *sql.Tx) error {
+	err = s.tx(ctx, "settle", func(ctx context.Context, tx *sql.Tx) error {
 		r, err := tx.ExecContext(ctx, s.sql(`DELETE FROM pending WHERE filter_id = ? AND (seq < ? OR seq = ? AND part <= ?)
 			AND filter_id IN (SELECT filter_id FROM filters WHERE app_uid = ?)`), filterID, upTo.Seq, upTo.Seq, upTo.Part, app)
 		if err != nil {
@@ -159,7 +159,7 @@ func (s *Store) Compact(ctx context.Context, app broker.AppUID, c broker.Compact
 	if err != nil || len(doomed) == 0 {
 		return looked, 0, err
 	}
-	err = s.tx(ctx, "compact", func(tx *sql.Tx) error {
+	err = s.tx(ctx, "compact", func(ctx context.Context, tx *sql.Tx) error {
 		for _, p := range doomed {
 			// Asked again where the answer may have changed: nothing becomes pending later than it is written.
 			r, err := tx.ExecContext(ctx, s.sql(`DELETE FROM messages WHERE app_uid = ? AND seq = ? AND part = ?`), app, p.Seq, p.Part)

@@ -11,7 +11,7 @@ import (
 
 // FilterIDs implements broker.Store.
 func (s *Store) FilterIDs(ctx context.Context, app broker.AppUID, filters []string) (ids []int64, err error) {
-	err = s.tx(ctx, "filters", func(tx *sql.Tx) error {
+	err = s.tx(ctx, "filters", func(ctx context.Context, tx *sql.Tx) error {
 		ids = make([]int64, len(filters))
 		for i, f := range filters {
 			find := func() error {
@@ -57,7 +57,7 @@ func (s *Store) Filters(ctx context.Context, app broker.AppUID) (map[int64]strin
 
 // DropFilter implements broker.Store.
 func (s *Store) DropFilter(ctx context.Context, app broker.AppUID, filterID int64) error {
-	return s.tx(ctx, "drop filter", func(tx *sql.Tx) error {
+	return s.tx(ctx, "drop filter", func(ctx context.Context, tx *sql.Tx) error {
 		r, err := tx.ExecContext(ctx, s.sql(`DELETE FROM filters WHERE app_uid = ? AND filter_id = ?
 			AND NOT EXISTS (SELECT 1 FROM subscriptions WHERE subscriptions.filter_id = filters.filter_id)`), app, filterID)
 		if err := oneRow(r, err); err != nil {

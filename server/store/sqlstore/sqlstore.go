@@ -24,6 +24,10 @@ type Store struct {
 	Classify func(error) error
 	// MayWrite refuses writes while the node does not hold its lock; nil is always.
 	MayWrite func() error
+	// Fence refuses, within a transaction, to write for a node that another has taken over from; nil lets all pass.
+	Fence func(context.Context, *sql.Tx) error
+	// Timeout bounds a transaction, but the deletion of an app; 0 does not.
+	Timeout time.Duration
 }
 
 // sql writes the parameters as the dialect does. Texts hold no other question marks.
@@ -51,8 +55,18 @@ func (s *Store) fail(doing string, err error) error {
 	return fmt.Errorf("%s: %w", doing, s.Classify(err))
 }
 
-// tx runs do in one transaction.
-func (s *Store) tx(ctx context.Context, doing string, do func(*sql.Tx) error) error {
+// tx runs do in one transaction, within Timeout.
+func (s *Store) tx(ctx context.Context, doing string, do func(context.Context, *sql.Tx) error) error {
+	if s.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, s.Timeout)
+		defer cancel()
+	}
+	return s.longTx(ctx, doing, do)
+}
+
+// longTx runs do in one transaction that may take its time.
+func (s *Store) longTx(ctx context.Context, doing string, do func(context.Context, *sql.Tx) error) error {
 	if s.MayWrite != nil {
 		if err := s.MayWrite(); err != nil {
 			return fmt.Errorf("%s: %w", doing, err)
@@ -62,7 +76,13 @@ func (s *Store) tx(ctx context.Context, doing string, do func(*sql.Tx) error) er
 	if err != nil {
 		return s.fail(doing, err)
 	}
-	if err := do(tx); err != nil {
+	if s.Fence != nil {
+		err = s.Fence(ctx, tx)
+	}
+	if err == nil {
+		err = do(ctx, tx)
+	}
+	if err != nil {
 		_ = tx.Rollback() //nolint:errcheck // the first error counts
 		if errors.Is(err, auth.ErrNotFound) || errors.Is(err, auth.ErrConflict) {
 			return err
