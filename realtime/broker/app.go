@@ -21,6 +21,7 @@ type app struct {
 	closed  atomic.Bool
 	stats   appStats
 	commits commitQueue
+	pass    *pass // the compactor's, where it stopped on the way; only the housekeeper looks
 
 	// order is the commit order: held while a committed write is applied and routed, and while a subscription begins,
 	// so that a new subscriber gets each retained message either by its Replay or live, never neither.

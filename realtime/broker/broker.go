@@ -22,6 +22,9 @@ type Config struct {
 	// CommitQueueMax bounds the writes of one app that wait for a commit; publishers wait when it is full.
 	// 0 means 16,384 (chosen: a second of work at the rate the slower store commits).
 	CommitQueueMax int
+	// CommitQueueBytesMax bounds their bytes likewise; the write that crosses it still gets in. 0 means 64 MiB (chosen:
+	// eight full batches, and as much as one session may have queued; by the count alone, writes of 1 MiB could be 16 GiB).
+	CommitQueueBytesMax int
 	// StoreWait is how long what needs a commit is held while the store is away; 0 means 10 s (CONTRACT section 4).
 	StoreWait time.Duration
 }
@@ -45,6 +48,9 @@ func New(cfg Config) *Broker {
 	}
 	if cfg.CommitQueueMax == 0 {
 		cfg.CommitQueueMax = 16_384
+	}
+	if cfg.CommitQueueBytesMax == 0 {
+		cfg.CommitQueueBytesMax = commitQueueBytesMax
 	}
 	if cfg.StoreWait == 0 {
 		cfg.StoreWait = 10 * time.Second

@@ -15,6 +15,22 @@ const (
 	batchBytesMax = 8 << 20
 )
 
+// commitQueueBytesMax is Config.CommitQueueBytesMax unless that says otherwise.
+const commitQueueBytesMax = 64 << 20
+
+const (
+	// attemptMin is what a try at a batch gets though its time is over: a store that is back must be seen to be
+	// (chosen: above a round trip and an fsync on a busy machine).
+	attemptMin = time.Second
+	// askMax bounds one question about an unknown outcome, which is asked again.
+	askMax = 2 * time.Second
+	// drainWait is how long a draining broker holds what needs a commit while the store is away: of the 10 s that a
+	// stop may take (CONTRACT section 2), so that clients still get their answer.
+	drainWait = 4 * time.Second
+	// endWait is how long a broker that ends lets a try go on.
+	endWait = 2 * time.Second
+)
+
 // write is what one publisher has published at once, on its way through the commit.
 type write struct {
 	app      *app
@@ -25,8 +41,10 @@ type write struct {
 	silent   bool // not for MQTT subscribers: the end of an expired retained message
 	queuedAt time.Time
 	seq      uint64
+	size     int
 
-	// Who is told: a connection by token, or a waiting call.
+	// Who is told, once: a connection by token, or a waiting call.
+	told   bool
 	origin Outbound
 	token  uint64
 	done   chan error
@@ -35,7 +53,8 @@ type write struct {
 func (w *write) bytes() int {
 	n := 0
 	for i := range w.parts {
-		n += len(w.parts[i].Message.Payload) + len(w.parts[i].Message.Topic)
+		m := w.parts[i].Message
+		n += len(m.Payload) + len(m.Topic) + len(m.Properties)
 	}
 	return n
 }
@@ -43,6 +62,7 @@ func (w *write) bytes() int {
 // commitQueue holds an app's writes in the order in which they were published. Guarded by committer.mu.
 type commitQueue struct {
 	writes []*write
+	bytes  int
 	ready  bool // it stands in committer.ready
 }
 
@@ -52,12 +72,15 @@ type commitQueue struct {
 type committer struct {
 	b       *Broker
 	applied chan []*write
+	away    bool // the last batch found no store; only run's goroutine looks
 
-	mu     sync.Mutex // guards what follows
-	work   *sync.Cond // there is something to commit, or the end
-	room   *sync.Cond // a full queue has been emptied
-	ready  []*app     // with writes, in turn
-	closed bool
+	mu      sync.Mutex // guards what follows
+	work    *sync.Cond // there is something to commit, or the end
+	room    *sync.Cond // a full queue has been emptied
+	ready   []*app     // with writes, in turn
+	closed  bool
+	drainBy time.Time          // nothing is held for a store that is away any longer; zero: no drain yet
+	cancel  context.CancelFunc // ends the try under way
 }
 
 func newCommitter(b *Broker) *committer {
@@ -71,7 +94,11 @@ func newCommitter(b *Broker) *committer {
 func (c *committer) full(a *app) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(a.commits.writes) >= c.b.cfg.CommitQueueMax
+	return c.fullLocked(&a.commits)
+}
+
+func (c *committer) fullLocked(q *commitQueue) bool {
+	return len(q.writes) >= c.b.cfg.CommitQueueMax || q.bytes >= c.b.cfg.CommitQueueBytesMax
 }
 
 // enqueue puts w at the end of its app's queue, waiting for room.
@@ -79,14 +106,15 @@ func (c *committer) enqueue(w *write) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	q := &w.app.commits
-	for len(q.writes) >= c.b.cfg.CommitQueueMax && !c.closed {
+	for c.fullLocked(q) && !c.closed && !c.lateLocked() {
 		c.room.Wait()
 	}
-	if c.closed {
+	if c.closed || c.fullLocked(q) {
 		return ErrDraining
 	}
-	w.queuedAt = c.b.now()
+	w.queuedAt, w.size = c.b.now(), w.bytes()
 	q.writes = append(q.writes, w)
+	q.bytes += w.size
 	if !q.ready {
 		q.ready = true
 		c.ready = append(c.ready, w.app)
@@ -99,6 +127,7 @@ func (c *committer) enqueue(w *write) error {
 func (c *committer) run(ctx context.Context) {
 	defer close(c.applied)
 	stop := context.AfterFunc(ctx, func() {
+		c.drain(endWait)
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.closed = true
@@ -136,7 +165,8 @@ func (c *committer) take() []*write {
 		for taken < len(q.writes) && (taken == 0 || of < share && bytes < batchBytesMax) {
 			w := q.writes[taken]
 			of += len(w.parts)
-			bytes += w.bytes()
+			bytes += w.size
+			q.bytes -= w.size
 			taken++
 		}
 		parts += of
@@ -159,7 +189,8 @@ func (c *committer) commit(ctx context.Context, batch []*write) {
 	rand.Read(sb.ID[:]) // it never fails
 	rows := 0
 	for _, w := range batch {
-		if w.stored {
+		// What a deleted app has queued is not worth a row; apply tells so.
+		if w.stored && !w.app.closed.Load() {
 			stored = append(stored, w)
 			rows += len(w.parts)
 			sb.Writes = append(sb.Writes, Write{App: w.app.uid, Parts: w.parts, Sessions: w.sessions})
@@ -167,7 +198,7 @@ func (c *committer) commit(ctx context.Context, batch []*write) {
 	}
 	if len(stored) > 0 {
 		began := time.Now()
-		seqs, err := c.commitHeld(ctx, sb, stored)
+		seqs, err := c.commitHeld(ctx, sb, stored, batch)
 		c.b.cfg.Observer.Committed(rows, time.Since(began), err)
 		if err != nil {
 			c.fail(batch, err)
@@ -181,17 +212,17 @@ func (c *committer) commit(ctx context.Context, batch []*write) {
 }
 
 // commitHeld tries until the batch is committed, is refused for good, or its oldest write has waited too long.
-func (c *committer) commitHeld(ctx context.Context, sb Batch, stored []*write) ([]uint64, error) {
-	deadline := stored[0].queuedAt.Add(c.b.cfg.StoreWait)
+func (c *committer) commitHeld(ctx context.Context, sb Batch, stored, batch []*write) ([]uint64, error) {
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, 500*time.Millisecond) {
-		seqs, err := c.b.cfg.Store.Commit(ctx, sb)
+		seqs, err := c.try(ctx, sb, stored)
 		if errors.Is(err, ErrOutcomeUnknown) {
-			seqs, err = c.findOut(ctx, sb, stored, err)
+			seqs, err = c.findOut(ctx, sb, stored, batch, err)
 		}
+		c.away = errors.Is(err, ErrStoreUnavailable) || errors.Is(err, ErrOutcomeUnknown)
 		if err == nil || !errors.Is(err, ErrStoreUnavailable) {
 			return seqs, err
 		}
-		if c.b.now().Add(wait).After(deadline) {
+		if c.left(stored[0]) < wait {
 			return nil, err
 		}
 		c.b.log.LogAttrs(ctx, slog.LevelWarn, "commit held while the store is away", slog.Int("writes", len(stored)),
@@ -201,26 +232,106 @@ func (c *committer) commitHeld(ctx context.Context, sb Batch, stored []*write) (
 	}
 }
 
+// try is one try at a batch. It ends though the network swallows everything: a store that was there gets the whole of
+// StoreWait, however long the batch has queued; one that was away, what is left of it.
+func (c *committer) try(ctx context.Context, sb Batch, stored []*write) ([]uint64, error) {
+	patience := c.b.cfg.StoreWait
+	if c.away {
+		patience = max(c.left(stored[0]), min(attemptMin, patience))
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	c.mu.Lock()
+	c.cancel = cancel
+	c.mu.Unlock()
+	return c.b.cfg.Store.Commit(ctx, sb)
+}
+
+// left is how long w may still be held for a store that is away.
+func (c *committer) left(w *write) time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.leftLocked(w)
+}
+
+func (c *committer) leftLocked(w *write) time.Duration {
+	by := w.queuedAt.Add(c.b.cfg.StoreWait)
+	if !c.drainBy.IsZero() && c.drainBy.Before(by) {
+		by = c.drainBy
+	}
+	return by.Sub(c.b.now())
+}
+
+// drain ends, after a time, all waiting for a store that is away: the try that is under way now, the holding of
+// batches, the waiting for room.
+func (c *committer) drain(wait time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if by := c.b.now().Add(wait); c.drainBy.IsZero() || by.Before(c.drainBy) {
+		c.drainBy = by
+	}
+	cancel := c.cancel
+	time.AfterFunc(wait, func() {
+		if cancel != nil {
+			cancel()
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.room.Broadcast()
+	})
+}
+
+// lateLocked reports whether a drain has lasted so long that nobody waits for room any more.
+func (c *committer) lateLocked() bool {
+	return !c.drainBy.IsZero() && !c.b.now().Before(c.drainBy)
+}
+
 // findOut asks, before anything else is committed, whether a batch whose commit lost its connection is there. It
-// does not give up: neither answer may be invented.
-func (c *committer) findOut(ctx context.Context, sb Batch, stored []*write, cause error) ([]uint64, error) {
+// does not give up, since neither answer may be invented; but who waits is told in time that the outcome is unknown,
+// and a batch that turns out to be there is applied all the same.
+func (c *committer) findOut(ctx context.Context, sb Batch, stored, batch []*write, cause error) ([]uint64, error) {
 	c.b.log.LogAttrs(ctx, slog.LevelWarn, "outcome of a commit is unknown, finding out", slog.String("error", cause.Error()))
+	told := false
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
-		there, err := c.b.cfg.Store.Committed(ctx, sb.ID)
-		if err == nil && !there {
+		seqs, there, err := c.ask(ctx, sb, stored)
+		switch {
+		case err == nil && there:
+			return seqs, nil
+		case err == nil && told:
+			return nil, ErrOutcomeUnknown // not committed, and nobody waits for it: who sent it may send it again
+		case err == nil:
 			return nil, ErrStoreUnavailable // not committed: it is tried again
-		}
-		if err == nil {
-			var seqs []uint64
-			if seqs, err = c.seqsOf(ctx, stored); err == nil {
-				return seqs, nil
-			}
-		}
-		if c.ended() {
+		case c.ended():
 			return nil, ErrOutcomeUnknown
 		}
+		if !told && c.left(stored[0]) <= 0 {
+			told = true
+			tell(batch, ErrOutcomeUnknown)
+		}
+		c.expire()
 		timer := time.NewTimer(wait)
 		<-timer.C
+	}
+}
+
+// ask asks once whether a batch was committed, and for the numbers that it got.
+func (c *committer) ask(ctx context.Context, sb Batch, stored []*write) (seqs []uint64, there bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, askMax)
+	defer cancel()
+	if there, err = c.b.cfg.Store.Committed(ctx, sb.ID); err != nil || !there {
+		return nil, false, err
+	}
+	seqs, err = c.seqsOf(ctx, stored)
+	return seqs, true, err
+}
+
+// expire fails the queues whose oldest write has waited for the store as long as it may.
+func (c *committer) expire() {
+	c.mu.Lock()
+	dropped := c.dropLocked(func(a *app) bool { return c.leftLocked(a.commits.writes[0]) <= 0 })
+	c.mu.Unlock()
+	if len(dropped) > 0 {
+		tell(dropped, ErrStoreUnavailable)
 	}
 }
 
@@ -241,6 +352,9 @@ func (c *committer) seqsOf(ctx context.Context, stored []*write) ([]uint64, erro
 	next := map[*app]uint64{}
 	for a, n := range count {
 		head, _, err := c.b.cfg.Store.Head(ctx, a.uid)
+		if errors.Is(err, ErrNoSuchApp) {
+			continue // deleted meanwhile, its rows with it
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -248,8 +362,8 @@ func (c *committer) seqsOf(ctx context.Context, stored []*write) ([]uint64, erro
 	}
 	seqs := make([]uint64, len(stored))
 	for i, w := range stored {
-		if len(w.parts) > 0 {
-			seqs[i] = next[w.app]
+		if seq, there := next[w.app]; there && len(w.parts) > 0 {
+			seqs[i] = seq
 			next[w.app]++
 		}
 	}
@@ -261,37 +375,47 @@ func (c *committer) seqsOf(ctx context.Context, stored []*write) ([]uint64, erro
 func (c *committer) fail(batch []*write, err error) {
 	c.b.log.LogAttrs(context.Background(), slog.LevelError, "commit failed", slog.Int("writes", len(batch)),
 		slog.String("error", err.Error()))
-	failed := batch
-	c.mu.Lock()
 	seen := map[*app]bool{}
 	for _, w := range batch {
-		if seen[w.app] {
-			continue
-		}
 		seen[w.app] = true
-		failed = append(failed, w.app.commits.writes...)
-		w.app.commits.writes = nil
 	}
+	c.mu.Lock()
+	behind := c.dropLocked(func(a *app) bool { return seen[a] })
+	c.mu.Unlock()
+	tell(append(batch, behind...), err)
+}
+
+// dropLocked empties the queues of the apps that match, and returns what was in them.
+func (c *committer) dropLocked(match func(*app) bool) (dropped []*write) {
 	kept := c.ready[:0]
 	for _, a := range c.ready {
-		if seen[a] {
-			a.commits.ready = false
+		if !match(a) {
+			kept = append(kept, a)
 			continue
 		}
-		kept = append(kept, a)
+		dropped = append(dropped, a.commits.writes...)
+		a.commits = commitQueue{}
 	}
 	c.ready = kept
 	c.room.Broadcast()
-	c.mu.Unlock()
+	return dropped
+}
+
+// tell gives one outcome to all who wait for writes.
+func tell(writes []*write, err error) {
 	k := NewMarks()
-	for _, w := range failed {
+	for _, w := range writes {
 		w.tell(err, k)
 	}
 	k.Release()
 }
 
-// tell gives the outcome to whoever waits for it.
+// tell gives the outcome to whoever waits for it and has not been told yet.
 func (w *write) tell(err error, k *Marks) {
+	if w.told {
+		return
+	}
+	w.told = true
 	if w.origin != nil && w.origin.Committed(w.token, err) {
 		k.Mark(w.origin)
 	}

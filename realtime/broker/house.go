@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"hash/maphash"
 	"log/slog"
 	"time"
 
@@ -18,7 +19,6 @@ func (b *Broker) keepHouse(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	minute := b.now().Truncate(time.Minute)
-	walked := map[AppUID]message.Position{}
 	for {
 		select {
 		case <-ctx.Done():
@@ -38,7 +38,7 @@ func (b *Broker) keepHouse(ctx context.Context) {
 			connections := len(a.clients)
 			a.mu.RUnlock()
 			a.stats.minute(minute, connections)
-			walked[a.uid] = b.compact(ctx, a, walked[a.uid])
+			a.pass = b.compact(ctx, a, a.pass)
 		}
 		minute = now.Truncate(time.Minute)
 	}
@@ -56,31 +56,55 @@ func (b *Broker) endExpired(a *app, now time.Time) {
 	}
 }
 
-// compact walks through the app's log once, in small steps, from where it stopped; at the head it begins anew, since
-// what was live then may have been replaced. Entries stay for as long as the app keeps its history.
-func (b *Broker) compact(ctx context.Context, a *app, from message.Position) message.Position {
-	head := message.Position{Seq: a.head.Load(), Part: ^uint32(0)}
-	c := Compaction{
-		After: from, UpTo: head, Limit: compactStep,
-		KeepSince: b.now().Add(-time.Duration(a.history.Load())),
-		Live:      a.isLive,
-		Held:      func(message.Position) bool { return false },
+// pass is one walk of the compactor through the log of an app, up to the head of when it began. It ends there or stops
+// on the way and goes on later; begun anew with a newer head, it would delete clears of what it passed while that lived.
+type pass struct {
+	after, upTo message.Position
+	remaining   map[uint64]struct{} // hashes of topics of which entries remain that are not live
+}
+
+// remainingMax bounds the topics that a pass notes (chosen: some MiB). Beyond it, all clears wait for another pass.
+const remainingMax = 100_000
+
+// topicHash is for pass.remaining: two topics of one hash only make a clear stay longer.
+var topicHash = maphash.MakeSeed() //nolint:gochecknoglobals // a constant of the process
+
+func (p *pass) remains(name string) {
+	if len(p.remaining) <= remainingMax {
+		p.remaining[maphash.String(topicHash, name)] = struct{}{}
 	}
-	for ctx.Err() == nil {
-		looked, deleted, err := b.cfg.Store.Compact(ctx, a.uid, c)
+}
+
+func (p *pass) clearMayGo(name string) bool {
+	_, remains := p.remaining[maphash.String(topicHash, name)]
+	return !remains && len(p.remaining) <= remainingMax
+}
+
+// compact walks through the app's log in small steps: once, or from where it stopped. At the head it begins anew the
+// next time, since what was live then may have been replaced. Entries stay for as long as the app keeps its history.
+func (b *Broker) compact(ctx context.Context, a *app, p *pass) *pass {
+	if p == nil {
+		p = &pass{upTo: message.Position{Seq: a.head.Load(), Part: ^uint32(0)}, remaining: map[uint64]struct{}{}}
+	}
+	c := Compaction{
+		After: p.after, UpTo: p.upTo, Limit: compactStep,
+		KeepSince: b.now().Add(-time.Duration(a.history.Load())),
+		Live:      a.isLive, Remains: p.remains, ClearMayGo: p.clearMayGo,
+		Held: func(message.Position) bool { return false },
+	}
+	for ctx.Err() == nil && c.After.Compare(c.UpTo) < 0 {
+		looked, _, err := b.cfg.Store.Compact(ctx, a.uid, c)
 		if err != nil {
 			b.log.LogAttrs(ctx, slog.LevelWarn, "compaction stopped", slog.String("app", a.id), slog.String("error", err.Error()))
-			return c.After
-		}
-		if looked.Compare(head) >= 0 {
-			return message.Position{}
-		}
-		if looked == c.After && deleted == 0 {
-			return looked
+			break
 		}
 		c.After = looked
 	}
-	return c.After
+	p.after = c.After
+	if p.after.Compare(p.upTo) >= 0 {
+		return nil
+	}
+	return p
 }
 
 // isLive reports whether the retained message of a topic is the log entry at p.
@@ -91,9 +115,11 @@ func (a *app) isLive(name string, p message.Position) bool {
 	return ok && m.Position == p
 }
 
-// Drain lets nobody in any more and disconnects all clients with 0x8B. Their wills are sent.
+// Drain lets nobody in any more and disconnects all clients with 0x8B. Their wills are sent. From then on, what needs a
+// commit is held for a few seconds only if the store is away.
 func (b *Broker) Drain() {
 	b.draining.Store(true)
+	b.committer.drain(drainWait)
 	for _, a := range b.openApps() {
 		for _, c := range a.connected() {
 			b.expel(c, expulsion{reason: packet.ServerShuttingDown, cause: "server drains"})

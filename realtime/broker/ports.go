@@ -200,7 +200,8 @@ type Store interface {
 	DropFilter(ctx context.Context, app AppUID, filterID int64) error
 	// Compact deletes at most limit log entries after a position and at or below upTo that arrived before keepSince
 	// and are not the live retained message (live reports that), not pending and not in held. It returns how far it
-	// looked and how many it deleted; looked equals upTo when it is through. A clear goes when it is reached.
+	// looked and how many it deleted; looked equals upTo when it is through. A clear goes when it is reached, unless an older
+	// retained entry of its topic remains (ClearMayGo).
 	Compact(ctx context.Context, app AppUID, c Compaction) (looked message.Position, deleted int, err error)
 }
 
@@ -217,4 +218,9 @@ type Compaction struct {
 	Limit       int
 	Live        func(topic string, p message.Position) bool // the live retained message of topic is the one at p
 	Held        func(p message.Position) bool               // some session's window holds it
+	// Remains is told of the topic of each retained entry that stays although it is not live (pending, held, young by a
+	// clock that was set back): without the clear behind it, it would be taken for the topic's value. ClearMayGo asks
+	// whether there was none.
+	Remains    func(topic string)
+	ClearMayGo func(topic string) bool
 }

@@ -161,7 +161,7 @@ func (s *Store) Compact(ctx context.Context, app broker.AppUID, c broker.Compact
 	}
 	err = s.tx(ctx, "compact", func(ctx context.Context, tx *sql.Tx) error {
 		for _, p := range doomed {
-			// Asked again where the answer may have changed: nothing becomes pending later than it is written.
+			// No answer of doomed's can have changed: what is no longer live, or not pending when it is written, stays so.
 			r, err := tx.ExecContext(ctx, s.sql(`DELETE FROM messages WHERE app_uid = ? AND seq = ? AND part = ?`), app, p.Seq, p.Part)
 			if err != nil {
 				return err //nolint:wrapcheck // wrapped by tx
@@ -198,8 +198,15 @@ func (s *Store) doomed(ctx context.Context, app broker.AppUID, c broker.Compacti
 		}
 		read++
 		looked = p
-		needed := pending || !Time(arrived).Before(c.KeepSince) || retain && size > 0 && c.Live(topic, p) || c.Held(p)
-		if !needed {
+		live, clears := retain && size > 0 && c.Live(topic, p), retain && size == 0
+		switch {
+		case live:
+		case pending || !Time(arrived).Before(c.KeepSince) || c.Held(p):
+			if retain && !clears {
+				c.Remains(topic)
+			}
+		case clears && !c.ClearMayGo(topic):
+		default:
 			gone = append(gone, p)
 		}
 	}

@@ -43,6 +43,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		"sessions come back with their subscriptions":                  keepsSessions,
 		"pending rows are settled by filter and position":              settles,
 		"compaction keeps what is live, pending, held or young":        compacts,
+		"compaction keeps a clear for as long as what it cleared":      keepsClears,
 		"apps do not see each other":                                   isolates,
 		"the last batch is known by its id":                            knowsBatch,
 	}
@@ -364,7 +365,7 @@ func compacts(t *testing.T, s Store) {
 	c := broker.Compaction{
 		UpTo: message.Position{Seq: 7, Part: math.MaxInt32}, KeepSince: at.Add(time.Minute), Limit: 3,
 		Live: func(topic string, p message.Position) bool { return topic == "old" && p.Seq == 2 },
-		Held: func(p message.Position) bool { return p.Seq == 4 },
+		Held: func(p message.Position) bool { return p.Seq == 4 }, Remains: func(string) {}, ClearMayGo: func(string) bool { return true },
 	}
 	total := 0
 	for c.After.Compare(c.UpTo) < 0 {
@@ -383,6 +384,30 @@ func compacts(t *testing.T, s Store) {
 	require.NoError(t, err)
 	require.Len(t, kept, 4)
 	require.Equal(t, []string{"2.0 old=2"}, retained(t, s, a))
+}
+
+// keepsClears: an entry stays beyond its clear (pending, or young by a clock that was set back since).
+func keepsClears(t *testing.T, s Store) {
+	a := newApp(t, s, "a")
+	ids, err := s.FilterIDs(t.Context(), a, []string{"f"})
+	require.NoError(t, err)
+	young := msg("young", "y", true)
+	young.Arrived = at.Add(time.Hour)
+	commit(t, s, write(a, young))                                                                  // 1
+	commit(t, s, filtered(a, ids, msg("pending", "p", true)))                                      // 2
+	commit(t, s, write(a, msg("old", "o", true)))                                                  // 3
+	commit(t, s, write(a, msg("young", "", true), msg("pending", "", true), msg("old", "", true))) // 4
+	remains := map[string]bool{}
+	looked, deleted, err := s.Compact(t.Context(), a, broker.Compaction{
+		UpTo: message.Position{Seq: 4, Part: math.MaxInt32}, KeepSince: at.Add(time.Minute), Limit: 100,
+		Live: func(string, message.Position) bool { return false }, Held: func(message.Position) bool { return false },
+		Remains: func(topic string) { remains[topic] = true }, ClearMayGo: func(topic string) bool { return !remains[topic] },
+	})
+	require.NoError(t, err)
+	require.EqualValues(t, 4, looked.Seq)
+	require.Equal(t, map[string]bool{"young": true, "pending": true}, remains)
+	require.Equal(t, 2, deleted, "the value of old and its clear")
+	require.Empty(t, retained(t, s, a), "nothing that was cleared comes back")
 }
 
 func isolates(t *testing.T, s Store) {
