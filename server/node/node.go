@@ -31,8 +31,10 @@ import (
 
 // Bounds of starting and stopping.
 const (
-	pingTimeout  = 2 * time.Second
-	drainTimeout = 8 * time.Second // of the 10 s of CONTRACT section 2; the rest is for the store
+	pingTimeout = 2 * time.Second
+	// Of the 10 s of CONTRACT section 2, whatever the store does: clients get drainTimeout, what is behind them the rest.
+	drainTimeout = 8 * time.Second
+	stopTimeout  = 9500 * time.Millisecond
 )
 
 // Node is a running server.
@@ -66,7 +68,9 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (*Node, error) {
 	}
 	n := &Node{cfg: cfg, log: log, startedAt: time.Now().UTC(), failed: make(chan error, 8), stop: func() {}}
 	if err := n.start(ctx); err != nil {
-		return nil, errors.Join(err, n.release())
+		ending, ended := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+		defer ended()
+		return nil, errors.Join(err, n.release(ending))
 	}
 	return n, nil
 }
@@ -224,34 +228,60 @@ func (n *Node) info(ctx context.Context) api.ServerInfo {
 }
 
 // Stop drains: no new connections, DISCONNECT 0x8B to MQTT 5.0 clients, what was accepted is committed and answered.
-// It returns within 10 s, and earlier when ctx ends.
+// It returns within 10 s, and earlier when ctx ends. What cannot be ended by then, such as a call to a database that does
+// not answer, is left to the end of the process.
 func (n *Node) Stop(ctx context.Context) error {
 	n.serving.Store(false)
+	ending, ended := context.WithTimeout(ctx, stopTimeout)
+	defer ended()
 	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
 	defer cancel()
 	for _, ln := range n.listeners {
 		_ = ln.Close() //nolint:errcheck // it accepts no more
 	}
-	n.broker.Drain()
-	err := n.http.Shutdown(ctx)
-	n.ws.Close(ctx)
-	n.tcp.Close(ctx)
-	_ = n.scrape.Close() //nolint:errcheck // scrapes may break off
-	n.running.Wait()
-	return errors.Join(err, n.release())
+	err := within(ctx, "draining", n.broker.Drain)
+	err = errors.Join(err, n.http.Shutdown(ctx))
+	err = errors.Join(err, within(ending, "clients", func() {
+		n.ws.Close(ctx)
+		n.tcp.Close(ctx)
+		_ = n.scrape.Close() //nolint:errcheck // scrapes may break off
+		n.running.Wait()
+	}))
+	return errors.Join(err, n.release(ending))
+}
+
+// within waits for do, for as long as ctx lasts.
+func within(ctx context.Context, what string, do func()) error {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		do()
+	}()
+	select {
+	case <-ended:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%s: not ended in time: %w", what, ctx.Err())
+	}
 }
 
 // release ends what open has begun.
-func (n *Node) release() error {
+func (n *Node) release(ctx context.Context) error {
 	// Before the lock: the next one may write its own as soon as it has that. One that was refused has written none.
 	if n.announced {
 		_ = os.Remove(n.cfg.ReadyFile) //nolint:errcheck // somebody may have been first
 	}
 	n.stop()
-	n.engine.Wait()
+	if err := within(ctx, "engine", n.engine.Wait); err != nil {
+		return err // it still uses the store; both, and the lock, go with the process
+	}
 	var errs []error
 	if n.store != nil {
-		errs = append(errs, n.store.Close())
+		var closed error
+		if err := within(ctx, "store", func() { closed = n.store.Close() }); err != nil {
+			return err
+		}
+		errs = append(errs, closed)
 	}
 	if n.lock != nil {
 		errs = append(errs, n.lock.Close())

@@ -19,10 +19,11 @@ import (
 	"github.com/embercast/embercast/realtime/broker/brokertest"
 	"github.com/embercast/embercast/realtime/packet"
 	"github.com/embercast/embercast/server/node"
+	"github.com/embercast/embercast/server/store/pgtest"
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m,
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) { os.Exit(pgtest.End(code)) }),
 		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.(*workerPool).Start.func2"),
 		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"))
 }

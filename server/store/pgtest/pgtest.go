@@ -38,8 +38,10 @@ var (
 )
 
 // Main runs the tests and stops the shared cluster after them; call it from TestMain.
-func Main(m *testing.M) {
-	code := m.Run()
+func Main(m *testing.M) { os.Exit(End(m.Run())) }
+
+// End stops the shared cluster, for a TestMain that runs the tests itself, and returns its exit code.
+func End(code int) int {
 	if shared != nil {
 		if err := shared.Stop(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -47,7 +49,22 @@ func Main(m *testing.M) {
 		}
 		_ = os.RemoveAll(shared.dir) //nolint:errcheck // a temporary directory
 	}
-	os.Exit(code)
+	return code
+}
+
+// Own returns a running cluster of the test's own, and the URL of an empty database on it.
+func Own(tb testing.TB) (c *Cluster, url string) {
+	tb.Helper()
+	c, err := Start()
+	if err != nil {
+		tb.Fatalf("Postgres for tests: %v", err)
+	}
+	tb.Cleanup(func() {
+		_ = c.Stop()            //nolint:errcheck // it may be stopped already
+		_ = os.RemoveAll(c.dir) //nolint:errcheck // a temporary directory
+	})
+	c.admin(tb, "CREATE DATABASE own")
+	return c, c.url("own")
 }
 
 // URL returns the URL of a fresh, empty database on the shared cluster.
@@ -145,14 +162,18 @@ func (c *Cluster) Database(tb testing.TB) string {
 	name := fmt.Sprintf("test_%d", number.Add(1))
 	c.admin(tb, "CREATE DATABASE "+name)
 	tb.Cleanup(func() { c.admin(tb, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)") })
-	return fmt.Sprintf("postgres://postgres@127.0.0.1:%d/%s?sslmode=disable", c.Port, name)
+	return c.url(name)
+}
+
+func (c *Cluster) url(database string) string {
+	return fmt.Sprintf("postgres://postgres@127.0.0.1:%d/%s?sslmode=disable", c.Port, database)
 }
 
 func (c *Cluster) admin(tb testing.TB, text string) {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	conn, err := pgx.Connect(ctx, fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable", c.Port))
+	conn, err := pgx.Connect(ctx, c.url("postgres"))
 	if err != nil {
 		tb.Fatalf("connect to the test cluster: %v", err)
 	}
