@@ -33,13 +33,20 @@ func (b *Broker) keepHouse(ctx context.Context) {
 		if !now.Truncate(time.Minute).After(minute) {
 			continue
 		}
+		deleted, lag := 0, uint64(0)
 		for _, a := range apps {
 			a.mu.RLock()
 			connections := len(a.clients)
 			a.mu.RUnlock()
 			a.stats.minute(minute, connections)
-			a.pass = b.compact(ctx, a, a.pass)
+			var n int
+			a.pass, n = b.compact(ctx, a, a.pass)
+			deleted += n
+			if a.pass != nil {
+				lag += a.head.Load() - a.pass.after.Seq
+			}
 		}
+		b.cfg.Observer.Compacted(deleted, lag)
 		minute = now.Truncate(time.Minute)
 	}
 }
@@ -81,8 +88,9 @@ func (p *pass) clearMayGo(name string) bool {
 }
 
 // compact walks through the app's log in small steps: once, or from where it stopped. At the head it begins anew the
-// next time, since what was live then may have been replaced. Entries stay for as long as the app keeps its history.
-func (b *Broker) compact(ctx context.Context, a *app, p *pass) *pass {
+// next time, since what was live then may have been replaced. Entries stay for as long as the app keeps its history. It
+// returns where it stopped (nil: it is through) and how many entries it deleted.
+func (b *Broker) compact(ctx context.Context, a *app, p *pass) (stopped *pass, deleted int) {
 	if p == nil {
 		p = &pass{upTo: message.Position{Seq: a.head.Load(), Part: ^uint32(0)}, remaining: map[uint64]struct{}{}}
 	}
@@ -93,18 +101,19 @@ func (b *Broker) compact(ctx context.Context, a *app, p *pass) *pass {
 		Held: func(message.Position) bool { return false },
 	}
 	for ctx.Err() == nil && c.After.Compare(c.UpTo) < 0 {
-		looked, _, err := b.cfg.Store.Compact(ctx, a.uid, c)
+		looked, n, err := b.cfg.Store.Compact(ctx, a.uid, c)
 		if err != nil {
 			b.log.LogAttrs(ctx, slog.LevelWarn, "compaction stopped", slog.String("app", a.id), slog.String("error", err.Error()))
 			break
 		}
 		c.After = looked
+		deleted += n
 	}
 	p.after = c.After
 	if p.after.Compare(p.upTo) >= 0 {
-		return nil
+		return nil, deleted
 	}
-	return p
+	return p, deleted
 }
 
 // isLive reports whether the retained message of a topic is the log entry at p.

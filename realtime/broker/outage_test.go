@@ -261,7 +261,7 @@ func TestCompaction(t *testing.T) {
 					switch len(taken) {
 					case 1:
 						c.Remains("noted")
-						return message.Position{Seq: 1}, 0, nil
+						return message.Position{Seq: 1}, 5, nil
 					case 2:
 						return c.After, 0, broker.ErrStoreUnavailable
 					}
@@ -275,6 +275,8 @@ func TestCompaction(t *testing.T) {
 			time.Sleep(61 * time.Second) //nolint:forbidigo // virtual time
 			synctest.Wait()
 			require.Len(t, steps(), 2)
+			require.Equal(t, 5, w.observer.Count("compacted"))
+			require.EqualValues(t, 1, w.observer.Lag(), "the write behind where it stopped")
 			_, err = w.publish(1, retained("a", ""))
 			require.NoError(t, err)
 			time.Sleep(time.Minute) //nolint:forbidigo // virtual time

@@ -107,6 +107,9 @@ type Observer interface {
 	Dropped(cause string, n int) // "queue_full", "expired", "packet_too_large", "refused"
 	Denied(action string)        // "publish", "subscribe", "receive"
 	Committed(messages int, took time.Duration, err error)
+	// Compacted counts what the compactor deleted in a minute, and how many writes of all apps it has still to look at
+	// before it is through.
+	Compacted(deleted int, lag uint64)
 }
 
 // Part is one message of a write and the durable filters that it matched.

@@ -32,6 +32,8 @@ type Metrics struct {
 	commits        *prometheus.CounterVec
 	commitSeconds  prometheus.Histogram
 	commitMessages prometheus.Counter
+	compacted      prometheus.Counter
+	compactionLag  prometheus.Gauge
 }
 
 // NewMetrics registers everything, with the process's and Go's own figures.
@@ -62,6 +64,11 @@ func NewMetrics(version string) *Metrics {
 	m.answered = vec("http_answers_total", "HTTP requests answered, by status. 401 and 403 in numbers: somebody uses a wrong or old key; 429: a limit is met; 5xx: see the log.", "status")
 	m.commits = vec("commits_total", "Group commits, by outcome. error: the database is away or full; see the log.", "outcome")
 	m.commitMessages = one("commit_messages_total", "Messages committed.")
+	m.compacted = one("compacted_messages_total", "Log entries that nobody needs any more and that were deleted.")
+	m.compactionLag = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "embercast_compaction_lag_writes",
+		Help: "Writes that the compactor has still to look at. Above 0 it was stopped on its way: see the log. When it only grows, the database does too.",
+	})
 	m.commitSeconds = prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name: "embercast_commit_seconds", Buckets: prometheus.ExponentialBuckets(0.0001, 2, 16),
 		Help: "How long a group commit took. It is what an acknowledgement waits for: when it grows, the disk or the database is slow.",
@@ -71,7 +78,7 @@ func NewMetrics(version string) *Metrics {
 		Name: "embercast_build_info", Help: "Always 1; the label is the version that runs.", ConstLabels: prometheus.Labels{"version": version},
 	})
 	info.Set(1)
-	m.registry.MustRegister(m.commitSeconds, m.connected, info, collectors.NewGoCollector(),
+	m.registry.MustRegister(m.commitSeconds, m.compactionLag, m.connected, info, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -117,6 +124,12 @@ func (m *Metrics) Dropped(cause string, n int) { m.dropped.WithLabelValues(cause
 
 // Denied implements broker.Observer.
 func (m *Metrics) Denied(action string) { m.denied.WithLabelValues(action).Inc() }
+
+// Compacted implements broker.Observer.
+func (m *Metrics) Compacted(deleted int, lag uint64) {
+	m.compacted.Add(float64(deleted))
+	m.compactionLag.Set(float64(lag))
+}
 
 // Answered counts an HTTP answer.
 func (m *Metrics) Answered(status int) { m.answered.WithLabelValues(strconv.Itoa(status)).Inc() }

@@ -32,6 +32,7 @@ func TestMetrics(t *testing.T) {
 	m.Committed(7, 3*time.Millisecond, nil)
 	m.Committed(7, time.Millisecond, broker.ErrStoreUnavailable)
 	m.Committed(7, time.Millisecond, errors.New("x"))
+	m.Compacted(4, 9)
 	w := httptest.NewRecorder()
 	m.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", http.NoBody))
 	text := w.Body.String()
@@ -43,6 +44,7 @@ func TestMetrics(t *testing.T) {
 		`embercast_payload_delivered_bytes_total 700`, `embercast_messages_dropped_total{cause="queue_full"} 3`,
 		`embercast_denials_total{action="publish"} 1`, `embercast_commit_messages_total 7`,
 		`embercast_commits_total{outcome="unavailable"} 1`, `embercast_commits_total{outcome="error"} 1`,
+		`embercast_compacted_messages_total 4`, `embercast_compaction_lag_writes 9`,
 	} {
 		require.Contains(t, text, line+"\n")
 	}

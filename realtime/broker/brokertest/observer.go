@@ -8,10 +8,11 @@ import (
 )
 
 // Observer counts by name: "connected", "disconnected Session taken over", "refused auth_failed", "received", "delivered",
-// "dropped queue_full", "denied publish", "committed".
+// "dropped queue_full", "denied publish", "committed", "compacted".
 type Observer struct {
-	mu     sync.Mutex // guards counts
+	mu     sync.Mutex // guards what follows
 	counts map[string]int
+	lag    uint64
 }
 
 // Count returns a count.
@@ -55,3 +56,18 @@ func (o *Observer) Denied(action string) { o.add("denied "+action, 1) }
 
 // Committed implements broker.Observer.
 func (o *Observer) Committed(messages int, _ time.Duration, _ error) { o.add("committed", messages) }
+
+// Compacted implements broker.Observer.
+func (o *Observer) Compacted(deleted int, lag uint64) {
+	o.add("compacted", deleted)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.lag = lag
+}
+
+// Lag returns what the compactor had still to look at when it told last.
+func (o *Observer) Lag() uint64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.lag
+}
