@@ -183,8 +183,11 @@ func (s *Store) Info(ctx context.Context) (kind, version string) {
 func classify(err error) error {
 	var e *sqlite.Error
 	if !errors.As(err, &e) {
-		if errors.Is(err, sql.ErrConnDone) || errors.Is(err, context.DeadlineExceeded) {
-			return errors.Join(broker.ErrStoreUnavailable, err)
+		// ErrTxDone: the context ended, and database/sql has rolled back before the commit.
+		for _, ended := range []error{sql.ErrConnDone, sql.ErrTxDone, context.DeadlineExceeded, context.Canceled} {
+			if errors.Is(err, ended) {
+				return errors.Join(broker.ErrStoreUnavailable, auth.ErrUnavailable, err)
+			}
 		}
 		return err
 	}

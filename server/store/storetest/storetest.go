@@ -222,7 +222,7 @@ func failsWhole(t *testing.T, s Store) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err := s.Commit(ctx, broker.Batch{Writes: []broker.Write{write(a, msg("x", "2", true))}})
-	require.Error(t, err)
+	require.ErrorIs(t, err, broker.ErrStoreUnavailable, "a commit that is given up may be tried again")
 	require.Equal(t, []string{"1.0 x=1"}, retained(t, s, a))
 	require.Equal(t, []uint64{2}, commit(t, s, write(a, msg("x", "3", true))), "a failed batch takes no number")
 }
