@@ -27,7 +27,7 @@ const (
 	// drainWait is how long a draining broker holds what needs a commit while the store is away: of the 10 s that a
 	// stop may take (CONTRACT section 2), so that clients still get their answer.
 	drainWait = 4 * time.Second
-	// endWait is how long a broker that ends lets a try go on.
+	// endWait is how long a broker that ends lets a try go on, and what a try gets at least that begins in a drain.
 	endWait = 2 * time.Second
 )
 
@@ -239,11 +239,14 @@ func (c *committer) try(ctx context.Context, sb Batch, stored []*write) ([]uint6
 	if c.away {
 		patience = max(c.left(stored[0]), min(attemptMin, patience))
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
 	c.mu.Lock()
+	if !c.drainBy.IsZero() {
+		patience = min(patience, max(c.drainBy.Sub(c.b.now()), endWait))
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	c.cancel = cancel
 	c.mu.Unlock()
+	defer cancel()
 	return c.b.cfg.Store.Commit(ctx, sb)
 }
 
@@ -316,7 +319,7 @@ func (c *committer) findOut(ctx context.Context, sb Batch, stored, batch []*writ
 
 // ask asks once whether a batch was committed, and for the numbers that it got.
 func (c *committer) ask(ctx context.Context, sb Batch, stored []*write) (seqs []uint64, there bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, askMax)
+	ctx, cancel := context.WithTimeout(ctx, min(max(c.left(stored[0]), attemptMin), askMax))
 	defer cancel()
 	if there, err = c.b.cfg.Store.Committed(ctx, sb.ID); err != nil || !there {
 		return nil, false, err

@@ -49,9 +49,9 @@ type Store struct {
 	locked   atomic.Bool
 	lost     atomic.Bool // for good
 
-	turn   chan struct{} // holds one token: whoever has it may use writer, and waits for it no longer than its context
-	writer *pgx.Conn     // guarded by turn
-	stop   chan struct{}
+	turn   chan struct{}      // holds one token: whoever has it may use writer, and waits for it no longer than its context
+	writer *pgx.Conn          // guarded by turn
+	stop   context.CancelFunc // ends watch
 	ended  sync.WaitGroup
 }
 
@@ -75,7 +75,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	pc.ConnConfig.ConnectTimeout = connectTimeout
 	pc.MaxConns = max(pc.MaxConns, 8)
 	pc.AfterConnect = watchNetwork
-	s := &Store{cfg: cfg, instance: rand.Text(), turn: make(chan struct{}, 1), stop: make(chan struct{})}
+	s := &Store{cfg: cfg, instance: rand.Text(), turn: make(chan struct{}, 1), stop: func() {}}
 	s.turn <- struct{}{}
 	if s.pool, err = pgxpool.NewWithConfig(ctx, pc); err != nil {
 		return nil, fmt.Errorf("open database: %w", redact(err))
@@ -87,8 +87,9 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err := s.open(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
-	s.ended.Add(1)
-	go s.watch()
+	watching, stop := context.WithCancel(context.Background())
+	s.stop = stop
+	s.ended.Go(func() { s.watch(watching) })
 	return s, nil
 }
 
@@ -225,13 +226,12 @@ func (s *Store) takeTurn(ctx context.Context) error {
 func (s *Store) leaveTurn() { s.turn <- struct{}{} }
 
 // watch notices a lost connection while nothing is committed, and takes the lock again as soon as it can be had.
-func (s *Store) watch() {
-	defer s.ended.Done()
+func (s *Store) watch(ctx context.Context) {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	for {
 		select {
-		case <-s.stop:
+		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
@@ -240,22 +240,22 @@ func (s *Store) watch() {
 		default:
 			continue // a commit is under way, and will notice
 		}
-		s.look()
+		s.look(ctx)
 		s.leaveTurn()
 	}
 }
 
 // look asks whether the connection is still there, and else takes the lock again. The caller has the turn.
-func (s *Store) look() {
-	ctx, cancel := context.WithTimeout(context.Background(), watchEvery)
+func (s *Store) look(ctx context.Context) {
+	ping, cancel := context.WithTimeout(ctx, watchEvery)
 	defer cancel()
-	if s.writer != nil && s.writer.Ping(ctx) != nil {
+	if s.writer != nil && s.writer.Ping(ping) != nil {
 		s.dropWriter()
 	}
-	if s.writer != nil || s.lost.Load() {
+	if s.writer != nil || s.lost.Load() || ctx.Err() != nil {
 		return
 	}
-	again, done := context.WithTimeout(context.Background(), connectTimeout)
+	again, done := context.WithTimeout(ctx, connectTimeout)
 	defer done()
 	if err := s.connectWriter(again); err != nil {
 		s.cfg.Logger.LogAttrs(again, slog.LevelError, "database is away: nothing is written until it is back",
@@ -293,11 +293,7 @@ func (s *Store) mayWrite() error {
 
 // Close gives up the lock and closes all connections.
 func (s *Store) Close() error {
-	select {
-	case <-s.stop:
-	default:
-		close(s.stop)
-	}
+	s.stop()
 	s.ended.Wait()
 	<-s.turn
 	s.dropWriter()
