@@ -257,7 +257,11 @@ func (s *Store) look(ctx context.Context) {
 	}
 	again, done := context.WithTimeout(ctx, connectTimeout)
 	defer done()
-	if err := s.connectWriter(again); err != nil {
+	err := s.connectWriter(again)
+	if errors.Is(err, store.ErrTakenOver) {
+		return // Config.Lost has told
+	}
+	if err != nil {
 		s.cfg.Logger.LogAttrs(again, slog.LevelError, "database is away: nothing is written until it is back",
 			slog.String("error", err.Error()))
 		return
