@@ -112,6 +112,21 @@ func (c *committer) enqueue(w *write) error {
 	if c.closed || c.fullLocked(q) {
 		return ErrDraining
 	}
+	c.putLocked(w)
+	return nil
+}
+
+// offer is enqueue without waiting: where there is no room, w is not queued.
+func (c *committer) offer(w *write) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed && !c.fullLocked(&w.app.commits) {
+		c.putLocked(w)
+	}
+}
+
+func (c *committer) putLocked(w *write) {
+	q := &w.app.commits
 	w.queuedAt, w.size = c.b.now(), w.bytes()
 	q.writes = append(q.writes, w)
 	q.bytes += w.size
@@ -120,7 +135,6 @@ func (c *committer) enqueue(w *write) error {
 		c.ready = append(c.ready, w.app)
 		c.work.Signal()
 	}
-	return nil
 }
 
 // run commits until ctx ends and the queues are empty.

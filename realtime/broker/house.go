@@ -53,14 +53,12 @@ func (b *Broker) keepHouse(ctx context.Context) {
 
 // endExpired appends a clear for every retained message that has expired. REST sees it; MQTT subscribers do not.
 func (b *Broker) endExpired(a *app, now time.Time) {
-	for _, m := range a.expired(now) {
+	a.expired(now, func(m *message.Message) {
 		w := &write{app: a, stored: true, silent: true}
 		w.one[0].Message = &message.Message{Topic: m.Topic, Retain: true, QoS: m.QoS, Arrived: now}
 		w.parts = w.one[:]
-		if b.committer.enqueue(w) != nil {
-			return
-		}
-	}
+		b.committer.offer(w) // without room it is named again in a minute
+	})
 }
 
 // pass is one walk of the compactor through the log of an app, up to the head of when it began. It ends there or stops

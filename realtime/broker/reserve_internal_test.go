@@ -3,6 +3,7 @@ package broker
 import (
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -99,9 +100,35 @@ func TestExpiry_clears_nothing_that_is_being_replaced(t *testing.T) {
 	a.setRetained(old)
 	coming := []Part{{Message: retainedIn("a", "new")}}
 	require.Negative(t, a.reserve(nil, coming))
-	require.Empty(t, a.expired(now))
+	require.Empty(t, due(a, now))
 	a.release(coming) // it has failed
-	require.Equal(t, []*message.Message{old}, a.expired(now.Add(expiryRetry)))
+	require.Equal(t, []*message.Message{old}, due(a, now.Add(expiryRetry)))
+}
+
+// TestExpiry_is_decided_before_a_replacement_or_after_it: what replaces an expiring message is queued behind its clear,
+// if it was not there when the clear was decided on.
+func TestExpiry_is_decided_before_a_replacement_or_after_it(t *testing.T) {
+	t.Parallel()
+	a, now := newApp(AppConfig{}), time.Unix(0, 0)
+	a.setRetained(kept("a", "old", now))
+	var queue []string
+	reserved := make(chan struct{})
+	a.expired(now, func(*message.Message) {
+		go func() {
+			a.reserve(nil, []Part{{Message: retainedIn("a", "new")}})
+			queue = append(queue, "new")
+			close(reserved)
+		}()
+		runtime.Gosched()
+		queue = append(queue, "clear")
+	})
+	<-reserved
+	require.Equal(t, []string{"clear", "new"}, queue)
+}
+
+func due(a *app, now time.Time) (all []*message.Message) {
+	a.expired(now, func(m *message.Message) { all = append(all, m) })
+	return all
 }
 
 func BenchmarkReserve(b *testing.B) {

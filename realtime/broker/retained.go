@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"slices"
 	"time"
 
 	"github.com/embercast/embercast/realtime/message"
@@ -41,11 +40,16 @@ func (a *app) retainsAny() bool {
 	return a.retained.Len() > 0
 }
 
-// expired returns the retained messages whose Message Expiry Interval has passed and which are to be cleared.
-func (a *app) expired(now time.Time) []*message.Message {
+// expired hands the retained messages whose Message Expiry Interval has passed, and which are to be cleared, to end. It
+// does so under the lock: a message that replaces one of them reserves its room before or after, and so is queued before
+// the clear, which is then left out, or behind it.
+func (a *app) expired(now time.Time, end func(*message.Message)) {
 	a.retainedMu.Lock()
 	defer a.retainedMu.Unlock()
-	due := a.expiring.take(now)
-	// What is under way replaces it, or has it named again.
-	return slices.DeleteFunc(due, func(m *message.Message) bool { return a.reservations.underWay(m.Topic) })
+	for _, m := range a.expiring.take(now) {
+		// What is under way replaces it, or has it named again.
+		if !a.reservations.underWay(m.Topic) {
+			end(m)
+		}
+	}
 }

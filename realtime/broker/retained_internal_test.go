@@ -75,9 +75,9 @@ func TestExpiry_agrees_with_a_naive_model(t *testing.T) {
 					model[name] = kept(name, "for a while", now.Add(time.Duration(random.IntN(20_000))*time.Millisecond))
 					a.setRetained(model[name])
 				}
-				want, due := dueIn(model, now), a.expired(now)
-				require.Equal(t, want, byTopic(due))
-				for _, m := range due {
+				want, got := dueIn(model, now), due(a, now)
+				require.Equal(t, want, byTopic(got))
+				for _, m := range got {
 					a.setRetained(retainedIn(m.Topic, ""))
 					delete(model, m.Topic)
 				}
@@ -114,9 +114,9 @@ func TestExpiry_names_a_message_again_whose_clear_has_failed(t *testing.T) {
 	a, now := newApp(AppConfig{}), time.Unix(0, 0)
 	m := kept("a", "p", now.Add(time.Second))
 	a.setRetained(m)
-	require.Empty(t, a.expired(now))
+	require.Empty(t, due(a, now))
 	now = now.Add(time.Second)
-	require.Equal(t, []*message.Message{m}, a.expired(now))
-	require.Empty(t, a.expired(now.Add(expiryRetry-time.Nanosecond)), "its clear is under way")
-	require.Equal(t, []*message.Message{m}, a.expired(now.Add(expiryRetry)))
+	require.Equal(t, []*message.Message{m}, due(a, now))
+	require.Empty(t, due(a, now.Add(expiryRetry-time.Nanosecond)), "its clear is under way")
+	require.Equal(t, []*message.Message{m}, due(a, now.Add(expiryRetry)))
 }
