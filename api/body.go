@@ -62,6 +62,8 @@ func judgeBody(ctx huma.Context, body []byte) *Problem {
 		return malformed("The body is empty: it must be JSON.")
 	case !isJSON(ctx.Header("Content-Type")):
 		return problem(http.StatusUnsupportedMediaType, "not_json", "Send JSON, with Content-Type: application/json (curl does so with --json).")
+	case ctx.Header("Content-Encoding") != "" && !strings.EqualFold(ctx.Header("Content-Encoding"), "identity"):
+		return problem(http.StatusUnsupportedMediaType, "encoded", "Send the body as it is, without a Content-Encoding.")
 	case !utf8.Valid(body):
 		return malformed("The body is not UTF-8 text.")
 	case json.Valid(body):

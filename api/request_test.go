@@ -45,6 +45,7 @@ func TestBodies(t *testing.T) {
 			a := s.do(op.method, path, `{}`, who, contentType(kind)).refused(http.StatusUnsupportedMediaType, "not_json")
 			require.Contains(t, a.problem().Detail, "Content-Type: application/json")
 		}
+		s.do(op.method, path, `{}`, who, header("Content-Encoding", "gzip")).refused(http.StatusUnsupportedMediaType, "encoded")
 		size := 1 << 20
 		if op.id == "publish" {
 			size = 16 << 20

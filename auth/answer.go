@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // ErrOtherRequest tells that an idempotency key was claimed by another request.
@@ -47,11 +48,18 @@ func (d *Directory) ReleaseAnswer(ctx context.Context, name string) error {
 	return nil
 }
 
-// Audits lists changes, newest first, below an id (0: from the newest); appID "" means all apps.
+// Audits lists changes, newest first, below an id (0: from the newest); appID "" means all apps. What was done to an
+// earlier app of the same id is not an app's own history: only the list of all apps has it.
 func (d *Directory) Audits(ctx context.Context, appID string, before int64, limit int) ([]Audit, error) {
 	rows, err := d.cfg.Store.Audits(ctx, appID, before, limit)
 	if err != nil {
 		return nil, fmt.Errorf("audit: %w", err)
+	}
+	if a, ok := d.state(appID); ok {
+		created := a.snapshot().CreatedAt
+		if older := slices.IndexFunc(rows, func(r Audit) bool { return r.At.Before(created) }); older >= 0 {
+			rows = rows[:older]
+		}
 	}
 	return rows, nil
 }

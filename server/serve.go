@@ -16,7 +16,7 @@ import (
 
 // Bounds of the process.
 const (
-	startTimeout = time.Minute
+	startTimeout = 15 * time.Minute // reading a log of 100 million entries; a database that does not answer is told of sooner
 	stopTimeout  = 10 * time.Second // CONTRACT section 2
 )
 
@@ -34,7 +34,9 @@ func (serveCommand) Run(o *options) error {
 	starting, started := context.WithTimeout(ctx, startTimeout)
 	defer started()
 	began := time.Now()
+	go tellStarting(starting, log, began)
 	n, err := node.Start(starting, cfg, log)
+	started()
 	if err != nil {
 		return err //nolint:wrapcheck // plain already
 	}
@@ -53,6 +55,20 @@ func (serveCommand) Run(o *options) error {
 	case failed = <-n.Failed():
 	}
 	return stop(n, log, failed)
+}
+
+// tellStarting tells now and then that a start is still under way.
+func tellStarting(starting context.Context, log *slog.Logger, began time.Time) {
+	tick := time.NewTicker(5 * time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-starting.Done():
+			return
+		case <-tick.C:
+			log.LogAttrs(starting, slog.LevelInfo, "still starting: the database is brought up to date or read", slog.Duration("took", time.Since(began).Round(time.Second)))
+		}
+	}
 }
 
 // logger makes the logger; what is wrong with it is told together with what is wrong with the rest.

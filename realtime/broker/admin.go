@@ -110,7 +110,7 @@ func (b *Broker) Retained(uid AppUID, filter, after string, limit int) ([]*messa
 	if a == nil {
 		return nil, ErrNoSuchApp
 	}
-	if err := topic.ValidateFilter(filter, topic.Limits{}); err != nil {
+	if err := topic.ValidateFilter(filter, topic.Limits{}); err != nil || strings.HasPrefix(filter, "$share/") {
 		return nil, ErrFilterInvalid
 	}
 	a.retainedMu.RLock()
