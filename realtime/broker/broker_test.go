@@ -67,6 +67,28 @@ func (w *world) connect(id string, filters ...string) (*broker.Client, *brokerte
 	return c, r
 }
 
+// TestExpire: a timer that was set before a renewal must not end who was renewed.
+func TestExpire(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		g, err := w.Broker.Authenticate(t.Context(), broker.Credentials{ClientID: "c", Password: []byte("ttl:5s")})
+		require.NoError(t, err)
+		r := &brokertest.Recorder{}
+		c, err := w.Connect(g, broker.ConnectRequest{Credentials: broker.Credentials{ClientID: "c"}, Version: packet.V5, Out: r})
+		require.NoError(t, err)
+		w.Expire(c)
+		require.Zero(t, r.Ended(), "it has not expired")
+		require.NoError(t, w.Broker.Renew(t.Context(), c, "user ttl:30s"))
+		time.Sleep(5 * time.Second) //nolint:forbidigo // virtual time
+		w.Expire(c)
+		require.Zero(t, r.Ended(), "it was renewed")
+		time.Sleep(25 * time.Second) //nolint:forbidigo // virtual time
+		w.Expire(c)
+		require.Equal(t, packet.NotAuthorized, r.Ended())
+	})
+}
+
 func retained(topic, payload string) *message.Message {
 	return &message.Message{Topic: topic, Payload: []byte(payload), Retain: true, QoS: 1, Arrived: time.Now().UTC()}
 }

@@ -203,6 +203,8 @@ func (c *Conn) answer(p packet.Packet) error {
 
 func (c *Conn) answerLocked(p packet.Packet) error {
 	switch {
+	case c.state >= stateClosing: // nothing follows DISCONNECT [MQTT5-3.14.4-1]
+		return errClosed
 	case len(c.out.control) > controlBytesMax:
 		c.endLocked(packet.QuotaExceeded, "client does not read its answers")
 		return errClosed

@@ -220,6 +220,14 @@ func TestExpiry(t *testing.T) {
 			watcher.ExpectMessage("wills/c", "gone")
 		})
 	})
+	t.Run("a token is not renewed by a key that was deleted meanwhile", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		c := w.client(packet.V5, "c")
+		w.DeleteKey("user") // whom it cuts off has been looked for before the renewal
+		c.Publish("$auth/token", "user ttl:30s", brokertest.QoS(1, 7))
+		c.ExpectEnd(packet.NotAuthorized)
+	})
 	t.Run("a new token on $auth/token arms the timer anew", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
@@ -340,6 +348,21 @@ func TestDisconnect(t *testing.T) {
 			require.Zero(t, time.Since(began))
 			require.Empty(t, clientsNamed(w, "c"))
 		})
+	})
+	t.Run("a will comes after what its client has published [MQTT5-4.6.0-6]", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		release := w.holdCommits()
+		watcher := w.client(packet.V5, "watcher")
+		watcher.Subscribe("#", 0)
+		c := w.dial(packet.V5)
+		c.Connect("c", will("state", "gone"))
+		c.Publish("state", "here", brokertest.Retained)
+		c.Close()
+		require.Eventually(t, func() bool { return len(clientsNamed(w, "c")) == 0 }, brokertest.Patience, tick)
+		release()
+		watcher.ExpectMessage("state", "here")
+		watcher.ExpectMessage("state", "gone")
 	})
 	t.Run("DISCONNECT with 0x04 sends the will", func(t *testing.T) {
 		t.Parallel()

@@ -97,6 +97,39 @@ func TestPublish(t *testing.T) {
 		c.Publish("secret", "x", brokertest.QoS(1, 1))
 		c.ExpectEnd(0)
 	})
+	t.Run("what is over a limit is counted, and closes 3.1.1 where it closes denied publishes", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		l := brokertest.Limits()
+		l.RetainedCountMax, l.TopicBytesMax = 0, 10
+		w.SetLimits(l)
+		c := w.client(packet.V311, "c")
+		c.Publish("a", "x", brokertest.QoS(1, 1), brokertest.Retained)
+		c.ExpectAck(packet.TypePuback, 1, 0)
+		c.Publish("a/topic/too/long", "x", brokertest.QoS(1, 2))
+		c.ExpectAck(packet.TypePuback, 2, 0)
+		require.Equal(t, 2, w.observer.Count("dropped refused"))
+		require.Empty(t, w.store.Log(1))
+		w.SetSettings(broker.Settings{DeniedPublishDisconnects: true})
+		c = w.client(packet.V311, "d")
+		c.Publish("a", "x", brokertest.QoS(1, 1), brokertest.Retained)
+		c.ExpectEnd(0)
+	})
+	t.Run("a packet by alias is as large as it is, not as its topic would make it", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		l := brokertest.Limits()
+		l.PacketBytesMax = 200
+		w.SetLimits(l)
+		c := w.client(packet.V5, "c")
+		alias := func(p *packet.Publish) {
+			p.Properties = &packet.Properties{Has: packet.PropTopicAlias, TopicAlias: 1}
+		}
+		c.Publish(strings.Repeat("t", 100), "x", brokertest.QoS(1, 1), alias)
+		c.ExpectAck(packet.TypePuback, 1, packet.Success)
+		c.Publish("", strings.Repeat("x", 150), brokertest.QoS(1, 2), alias)
+		c.ExpectAck(packet.TypePuback, 2, packet.Success)
+	})
 	t.Run("acknowledgements leave in the order of arrival [MQTT5-4.6.0-2]", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t)
