@@ -93,7 +93,8 @@ func newServer(t *testing.T, change ...func(*api.Config)) *server {
 	require.NoError(t, err)
 	s.dir.SetAdminToken(adminToken)
 	b := broker.New(broker.Config{
-		Store: s.store, Authenticator: identity.Authenticator{Directory: s.dir}, Observer: &brokertest.Observer{}, Logger: log, StoreWait: 100 * time.Millisecond,
+		Store: s.store, Authenticator: identity.Authenticator{Directory: s.dir}, Observer: &brokertest.Observer{}, Logger: log,
+		StoreWait: 3 * time.Second, // it bounds a commit too, which may be slow where all tests run at once
 	})
 	s.dir.Listen(identity.Listener{Broker: b, Logger: log})
 	s.run(b, log, change)
