@@ -109,7 +109,6 @@ func TestOutcomes(t *testing.T) {
 		broker.ErrTopicNameInvalid: {422, "topic_name_invalid"},
 		broker.ErrTopicTooLong:     {400, "topic_too_long"},
 		broker.ErrPacketTooLarge:   {413, "packet_too_large"},
-		broker.ErrRateExceeded:     {429, "rate_exceeded"},
 		broker.ErrNoSuchApp:        {404, "no_such_app"},
 		broker.ErrDraining:         {503, "draining"},
 		auth.ErrUnavailable:        {503, "store_unavailable"},

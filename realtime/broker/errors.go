@@ -22,7 +22,6 @@ var (
 	ErrTopicTooLong     = errors.New("topic is longer or deeper than the app's limit")
 	ErrFilterInvalid    = errors.New("topic filter is not valid")
 	ErrPacketTooLarge   = errors.New("message is larger than the app's limit")
-	ErrRateExceeded     = errors.New("message rate is above the app's limit")
 	ErrNoSuchApp        = errors.New("no such app")
 	ErrNoSuchClient     = errors.New("no such client")
 	ErrDraining         = errors.New("server is shutting down")
@@ -52,7 +51,6 @@ var outcomes = []Outcome{
 	{ErrTopicTooLong, packet.TopicNameInvalid, http.StatusBadRequest, "topic_too_long"},
 	{ErrFilterInvalid, packet.TopicFilterInvalid, http.StatusUnprocessableEntity, "topic_filter_invalid"},
 	{ErrPacketTooLarge, packet.PacketTooLarge, http.StatusRequestEntityTooLarge, "packet_too_large"},
-	{ErrRateExceeded, packet.MessageRateTooHigh, http.StatusTooManyRequests, "rate_exceeded"},
 	{ErrNoSuchApp, packet.UnspecifiedError, http.StatusNotFound, "no_such_app"},
 	{ErrNoSuchClient, packet.UnspecifiedError, http.StatusNotFound, "no_such_client"},
 	{ErrDraining, packet.ServerShuttingDown, http.StatusServiceUnavailable, "draining"},
