@@ -2,6 +2,7 @@ package conn_test
 
 import (
 	"io"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -124,6 +125,24 @@ func TestConnect(t *testing.T) {
 		c.SendBytes([]byte{0x10, 0x81, 0x80, 0x01})
 		c.ExpectEnd(0)
 		require.Equal(t, 1, w.observer.Count("refused packet_too_large"))
+	})
+	t.Run("a CONNECT of more than 16 KiB is answered as its version wants [MQTT5-4.13.1-1]", func(t *testing.T) {
+		t.Parallel()
+		for name, v := range versions {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t)
+				c := w.dial(v)
+				p := &packet.Connect{Version: v, CleanStart: true, ClientID: "c", HasUsername: true, Username: strings.Repeat("x", 16<<10)}
+				c.SendBytes(p.Append(nil, v)[:100])
+				if v == packet.V5 {
+					require.Equal(t, packet.PacketTooLarge, brokertest.Expect[*packet.Connack](c).Reason)
+				}
+				_, err := c.Next()
+				require.ErrorIs(t, err, io.EOF)
+				require.Equal(t, 1, w.observer.Count("refused packet_too_large"))
+			})
+		}
 	})
 }
 

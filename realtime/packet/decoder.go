@@ -1,5 +1,7 @@
 package packet
 
+import "slices"
+
 // Decoder turns received bytes into packets: Feed bytes as they come, take packets with Next. One goroutine uses it.
 //
 // As a server's decoder it knows the version from the CONNECT, which must come first; SetVersion makes it a client's.
@@ -24,7 +26,7 @@ func NewDecoder(packetBytesMax int) *Decoder { return &Decoder{packetBytesMax: p
 // SetVersion makes the decoder a client's, for the packets of a server that speaks v.
 func (d *Decoder) SetVersion(v Version) { d.version, d.client, d.connected = v, true, true }
 
-// Version returns the version that CONNECT named; 0 before it.
+// Version returns the version that CONNECT named, be it one that was refused; 0 before it.
 func (d *Decoder) Version() Version { return d.version }
 
 // SetPacketBytesMax changes the limit for the packets to come.
@@ -67,6 +69,9 @@ func (d *Decoder) Next() (Packet, error) {
 	p, err := d.next()
 	if err != nil {
 		d.err = err
+		if !d.connected && err.Reason == PacketTooLarge {
+			d.version = versionOf(d.partial, d.in)
+		}
 		d.in, d.partial = nil, nil
 		return nil, err
 	}
@@ -150,6 +155,23 @@ func (d *Decoder) size(b []byte) (int, *DecodeError) {
 		return 0, &DecodeError{PacketTooLarge, "MQTT5-3.2.2-15", "packet is larger than the limit"}
 	}
 	return 0, nil
+}
+
+// versionOf returns the version that a CONNECT names which is too large to be taken, so that it is answered as that
+// version wants; 0 where it has not come along with the fixed header, which is refused without waiting for more.
+func versionOf(partial, in []byte) Version {
+	const fixedMax, nameMax = 5, 2 + len(protocolName31)
+	b := append(slices.Clone(partial), in[:min(len(in), fixedMax+nameMax+1)]...)
+	i := 1
+	for i < len(b) && b[i] >= 0x80 {
+		i++
+	}
+	r := reader{b: b[min(i+1, len(b)):]}
+	name, v := r.string(), Version(r.byte())
+	if r.err != nil || !knownProtocol(name, v) {
+		return 0
+	}
+	return v
 }
 
 // checkFirst judges the first byte: may this packet come, from this side and now?

@@ -192,6 +192,29 @@ func TestDecoder_refuses_a_packet_that_is_too_large_by_its_header_alone(t *testi
 func TestDecoder_refuses_a_CONNECT_that_is_too_large(t *testing.T) {
 	t.Parallel()
 	requireRefused(t, NewDecoder(16<<10), unhex(t, "10 ff ff 03"), PacketTooLarge, "MQTT5-3.2.2-15")
+	t.Run("its version is known where it has come along", func(t *testing.T) {
+		t.Parallel()
+		for _, c := range []struct {
+			before, hex string
+			want        Version
+		}{
+			{"", "10 ff ff 03 0004 4d515454 05", V5},
+			{"", "10 ff ff 03 0004 4d515454 05 02 0000 00 0001 63", V5},
+			{"", "10 ff ff ff 7f 0004 4d515454 04 02", V311},
+			{"", "10 ff ff 03 0006 4d5149736470 03 02", V31},
+			{"10 ff ff", "03 0004 4d515454 05 02", V5},
+			{"", "10 ff ff 03 0004 4d515454", 0},
+			{"", "10 ff ff 03 0004 4d515454 06 02", 0},
+			{"", "10 ff ff 03 ffff 4d515454 05 02", 0},
+			{"", "10 ff ff 03", 0},
+		} {
+			d := NewDecoder(16 << 10)
+			d.Feed(unhex(t, c.before))
+			requireNone(t, d)
+			requireRefused(t, d, unhex(t, c.hex), PacketTooLarge, "MQTT5-3.2.2-15")
+			require.Equal(t, c.want, d.Version(), c.hex)
+		}
+	})
 }
 
 // allocated returns the bytes that f allocates.

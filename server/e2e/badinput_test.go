@@ -49,7 +49,7 @@ func TestBadMQTTGetsItsAnswerAndDisturbsNobody(t *testing.T) {
 			"a will that may not be":            {withWill(good, "$SYS/x"), "not_authorized", packet.NotAuthorized},
 			"a CONNECT with an unknown method":  {withMethod(good), "protocol_error", packet.BadAuthenticationMethod},
 			"a user name that is not UTF-8":     {withUsername(good, "\xff\xfe"), "protocol_error", packet.MalformedPacket},
-			"a CONNECT that is longer than due": {withUsername(good, strings.Repeat("x", 17<<10)), "packet_too_large", 0}, // before its version is known
+			"a CONNECT that is longer than due": {withUsername(good, strings.Repeat("x", 17<<10)), "packet_too_large", packet.PacketTooLarge},
 		} {
 			t.Run(name, func(t *testing.T) {
 				s := s.with(t)
