@@ -1,8 +1,6 @@
 package conn
 
 import (
-	"time"
-
 	"github.com/embercast/embercast/realtime/broker"
 	"github.com/embercast/embercast/realtime/packet"
 	"github.com/embercast/embercast/realtime/session"
@@ -176,23 +174,4 @@ func (c *Conn) unsubscribe(p *packet.Unsubscribe) error {
 		}
 	}
 	return c.answerLocked(&packet.Unsuback{PacketID: p.PacketID, Reasons: reasons})
-}
-
-// pace is a token bucket for messages and one for bytes, each of one second's worth.
-type pace struct {
-	messages, bytes float64 // spent and not yet paid back
-	at              time.Time
-}
-
-// take spends one message of n bytes and returns how long to wait before the next may be read.
-func (p *pace) take(now time.Time, n, messagesPerSecond, bytesPerSecond int) time.Duration {
-	if passed := now.Sub(p.at).Seconds(); passed > 0 {
-		p.messages = max(0, p.messages-passed*float64(messagesPerSecond))
-		p.bytes = max(0, p.bytes-passed*float64(bytesPerSecond))
-		p.at = now
-	}
-	p.messages++
-	p.bytes += float64(n)
-	over := max(p.messages/float64(messagesPerSecond), p.bytes/float64(bytesPerSecond)) - 1
-	return time.Duration(over * float64(time.Second))
 }

@@ -22,8 +22,12 @@ func (c *Conn) refuseBytes(err error) {
 // CONNACK or DISCONNECT, an older one by the close alone (but for a version that is not served).
 func (c *Conn) Refuse(reason packet.ReasonCode, cause string) {
 	counted := "protocol_error"
-	if reason == packet.PacketTooLarge {
+	switch reason {
+	case packet.PacketTooLarge:
 		counted = "packet_too_large"
+	case packet.MessageRateTooHigh:
+		counted = "message_rate_too_high"
+	default:
 	}
 	c.cfg.Observer.Refused(counted)
 	c.mu.Lock()

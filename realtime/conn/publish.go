@@ -30,7 +30,7 @@ func (c *Conn) publish(p *packet.Publish, marks *broker.Marks) error {
 	if dup {
 		return c.settled(c.finish(token, p.QoS, nil), limits, marks)
 	}
-	if err := c.hold(len(p.Payload), limits, marks); err != nil {
+	if err := c.hold(p, limits, marks); err != nil {
 		return err
 	}
 	if name == tokenTopic {
@@ -222,30 +222,4 @@ func (c *Conn) renewBy(token uint64, p *packet.Publish) error {
 	err = c.finish(token, p.QoS, err)
 	c.Notify(outcome)
 	return err
-}
-
-// hold keeps a client to its rates by not reading on until its turn has come.
-func (c *Conn) hold(payloadBytes int, limits *broker.Limits, marks *broker.Marks) error {
-	wait := c.pace.take(c.now(), payloadBytes, limits.PublishRateMax, limits.PublishBytesRateMax)
-	if wait <= 0 {
-		return nil
-	}
-	marks.Flush()
-	c.Flush()
-	woken := time.AfterFunc(wait, func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.stateChanged.Broadcast()
-	})
-	defer woken.Stop()
-	until := c.now().Add(wait)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for c.state == stateOpen && c.now().Before(until) {
-		c.stateChanged.Wait()
-	}
-	if c.state != stateOpen {
-		return errClosed
-	}
-	return nil
 }

@@ -19,6 +19,8 @@ type Wire interface {
 	TryWrite(b []byte) (n int, err error)
 	// Write waits, bounded by a deadline of the Wire's own.
 	Write(b []byte) (n int, err error)
+	// Waiting returns how many bytes have come and were not read: at most floodBytes, 0 where the network does not tell.
+	Waiting() int
 	// Frame makes of buf, whose first HeadroomBytes are free, what goes on the network.
 	Frame(buf []byte) []byte
 	// Farewell is what is sent last: a WebSocket close frame, or nothing.
@@ -34,18 +36,51 @@ type Wire interface {
 type NetWire struct {
 	conn         net.Conn
 	raw          syscall.RawConn
+	under        syscall.RawConn // of what is under TLS; raw where there is none
 	writeTimeout time.Duration
 }
 
 // NewNetWire returns a NetWire; a Write that takes longer than writeTimeout fails.
 func NewNetWire(c net.Conn, writeTimeout time.Duration) *NetWire {
-	w := &NetWire{conn: c, writeTimeout: writeTimeout}
-	if s, ok := c.(syscall.Conn); ok {
-		if raw, err := s.SyscallConn(); err == nil {
-			w.raw = raw
-		}
+	w := &NetWire{conn: c, writeTimeout: writeTimeout, raw: rawConn(c)}
+	w.under = w.raw
+	if t, ok := c.(interface{ NetConn() net.Conn }); ok {
+		w.under = rawConn(t.NetConn())
 	}
 	return w
+}
+
+// rawConn returns nil where c has no descriptor.
+func rawConn(c net.Conn) syscall.RawConn {
+	s, ok := c.(syscall.Conn)
+	if !ok {
+		return nil
+	}
+	raw, err := s.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	return raw
+}
+
+// Waiting implements Wire. It looks at the bytes and leaves them where they are.
+func (w *NetWire) Waiting() int {
+	if w.under == nil {
+		return 0
+	}
+	buf, _ := buffers.Get().(*[]byte) //nolint:errcheck // the pool holds nothing else
+	defer putBuffer(buf)
+	waiting := 0
+	err := w.under.Control(func(fd uintptr) {
+		n, _, err := syscall.Recvfrom(int(fd), (*buf)[:floodBytes], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		if err == nil {
+			waiting = n
+		}
+	})
+	if err != nil {
+		return 0
+	}
+	return waiting
 }
 
 // Write implements Wire.
