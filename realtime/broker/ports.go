@@ -39,6 +39,10 @@ type Authenticator interface {
 	// Renew verifies a new token for a live grant (same app, subject and client id) and returns the grant to use
 	// from now on.
 	Renew(ctx context.Context, g Grant, token string) (Grant, error)
+	// Restore makes a grant again of what its Encode returned, without the credential: for a will that outlives its
+	// connection, and is sent also after a token has expired. Expires is kept. It returns ErrNotAllowed when the app, the
+	// key or the leave for anonymous clients is gone, or encoded is damaged.
+	Restore(app AppUID, encoded []byte) (Grant, error)
 }
 
 // Grant is what one authenticated connection may do, in force as rules, keys and settings change. Safe for concurrent
@@ -57,6 +61,8 @@ type Grant interface {
 	Limits() Limits
 	// Settings are the app's, as of now.
 	Settings() Settings
+	// Encode returns what Authenticator.Restore needs to make the same grant again. It holds no secret.
+	Encode() []byte
 	// Assigned returns the grant for a client that the server has given its Client Identifier.
 	Assigned(clientID string) Grant
 	// MayPublish judges a PUBLISH to topic.

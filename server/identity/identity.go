@@ -81,6 +81,15 @@ func (a Authenticator) Renew(ctx context.Context, g broker.Grant, token string) 
 	return grant{n}, nil
 }
 
+// Restore implements broker.Authenticator.
+func (a Authenticator) Restore(app broker.AppUID, encoded []byte) (broker.Grant, error) {
+	g, err := a.Directory.Restore(int64(app), encoded)
+	if err != nil {
+		return nil, brokerError(err)
+	}
+	return grant{g}, nil
+}
+
 func brokerError(err error) error {
 	switch {
 	case errors.Is(err, auth.ErrBadCredentials):

@@ -2,6 +2,7 @@ package brokertest
 
 import (
 	"context"
+	"encoding/json"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -101,6 +102,25 @@ func (w *World) Renew(_ context.Context, old broker.Grant, token string) (broker
 	return &grant{world: w, app: g.app, sub: sub, expires: time.Now().Add(d)}, nil
 }
 
+// Restore implements broker.Authenticator.
+func (w *World) Restore(app broker.AppUID, encoded []byte) (broker.Grant, error) {
+	var s storedGrant
+	if err := json.Unmarshal(encoded, &s); err != nil {
+		return nil, broker.ErrNotAllowed
+	}
+	g := &grant{world: w, app: app, sub: s.Sub, expires: s.Expires}
+	if !g.Alive() {
+		return nil, broker.ErrNotAllowed
+	}
+	return g, nil
+}
+
+// storedGrant is a grant as Encode writes it.
+type storedGrant struct {
+	Sub     string    `json:"sub"`
+	Expires time.Time `json:"expires,omitzero"`
+}
+
 type grant struct {
 	world   *World
 	app     broker.AppUID
@@ -115,6 +135,15 @@ func (g *grant) HangsOn(key string) bool   { return g.sub == key }
 func (g *grant) Expires() time.Time        { return g.expires }
 func (g *grant) Limits() broker.Limits     { return *g.world.limits.Load() }
 func (g *grant) Settings() broker.Settings { return *g.world.settings.Load() }
+
+// Encode implements broker.Grant.
+func (g *grant) Encode() []byte {
+	encoded, err := json.Marshal(storedGrant{g.sub, g.expires})
+	if err != nil {
+		panic("brokertest: a grant cannot be encoded: " + err.Error())
+	}
+	return encoded
+}
 
 func (g *grant) Assigned(string) broker.Grant { return g }
 
