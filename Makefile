@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run build test check lint fuzz bench
+.PHONY: help run build test check lint fuzz bench conformance
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 PKG ?= ./...
@@ -11,7 +11,7 @@ BENCH ?= .
 export PKG FUZZTIME
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## run the server from source, with its data in ./data
 	go run ./server
@@ -27,6 +27,9 @@ check: ## run the formatters, linters and unit tests: quick, no clients, no brow
 
 lint: ## check the formatting and run the linters; takes PKG
 	@.ci/test format lint
+
+conformance: ## write docs/conformance.md from what the last make test has shown
+	@go run ./docs/conformance -write docs/conformance.md bin/tests.json
 
 fuzz: ## run every fuzz target for FUZZTIME (30s) each; takes PKG
 	@.ci/fuzz

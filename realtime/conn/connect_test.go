@@ -53,7 +53,7 @@ func TestConnect(t *testing.T) {
 		}
 		require.Equal(t, 2, w.observer.Count("refused auth_failed"))
 	})
-	t.Run("a packet before CONNECT closes the connection [MQTT5-3.1.0-1]", func(t *testing.T) {
+	t.Run("a packet before CONNECT closes the connection [MQTT5-3.1.0-1] [MQTT311-3.1.0-1]", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t)
 		c := w.dial(packet.V311)
@@ -61,38 +61,40 @@ func TestConnect(t *testing.T) {
 		c.ExpectEnd(0)
 		require.Equal(t, 1, w.observer.Count("refused protocol_error"))
 	})
-	t.Run("a second CONNECT is a protocol error [MQTT5-3.1.0-2]", func(t *testing.T) {
+	t.Run("a second CONNECT is a protocol error [MQTT5-3.1.0-2] [MQTT5-3.2.0-2]", func(t *testing.T) {
 		t.Parallel()
 		c := newWorld(t).client(packet.V5, "c")
 		c.Send(&packet.Connect{Version: packet.V5, CleanStart: true, ClientID: "c"})
 		c.ExpectEnd(packet.ProtocolError)
 	})
-	t.Run("a version that is not served is told [MQTT311-3.1.2-2]", func(t *testing.T) {
+	t.Run("a version that is not served is told [MQTT5-3.1.2-2] [MQTT311-3.1.2-2]", func(t *testing.T) {
 		t.Parallel()
 		c := newWorld(t).dial(packet.V311)
 		c.SendBytes([]byte{0x10, 12, 0, 4, 'M', 'Q', 'T', 'T', 9, 2, 0, 0, 0, 0})
 		require.Equal(t, packet.UnsupportedProtocolVersion, brokertest.Expect[*packet.Connack](c).Reason)
 		c.ExpectEnd(0)
 	})
-	t.Run("a malformed CONNECT of 5.0 is told, one of 3.1.1 is not", func(t *testing.T) {
+	t.Run("a malformed CONNECT of 5.0 is told, one of 3.1.1 is not [MQTT5-3.1.4-1] [MQTT311-3.1.4-1] [MQTT311-3.2.2-6]", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t)
 		c := w.dial(packet.V5)
 		c.SendBytes([]byte{0x10, 13, 0, 4, 'M', 'Q', 'T', 'T', 5, 3, 0, 0, 0, 0, 0})
 		require.Equal(t, packet.MalformedPacket, brokertest.Expect[*packet.Connack](c).Reason)
+		wantClosed(t, c)
 		c = w.dial(packet.V311)
 		c.SendBytes([]byte{0x10, 12, 0, 4, 'M', 'Q', 'T', 'T', 4, 3, 0, 0, 0, 0})
 		c.ExpectEnd(0)
 	})
-	t.Run("an authentication method is refused [MQTT5-4.12.0-1]", func(t *testing.T) {
+	t.Run("an authentication method is refused [MQTT5-4.12.0-1] [MQTT5-4.12.0-4]", func(t *testing.T) {
 		t.Parallel()
 		c := newWorld(t).dial(packet.V5)
 		p := &packet.Connect{Version: packet.V5, CleanStart: true, ClientID: "c"}
 		properties(packet.Properties{Has: packet.PropAuthMethod, AuthMethod: "SCRAM-SHA-1"})(p)
 		c.Send(p)
 		require.Equal(t, packet.BadAuthenticationMethod, brokertest.Expect[*packet.Connack](c).Reason)
+		wantClosed(t, c)
 	})
-	t.Run("an AUTH that nobody asked for is a protocol error [MQTT5-4.12.0-7]", func(t *testing.T) {
+	t.Run("an AUTH that nobody asked for is a protocol error [MQTT5-4.12.0-7] [MQTT5-4.12.1-2]", func(t *testing.T) {
 		t.Parallel()
 		c := newWorld(t).client(packet.V5, "c")
 		c.Send(&packet.Auth{Reason: packet.ReAuthenticate})
@@ -206,7 +208,7 @@ func TestKeepAlive(t *testing.T) {
 			c.ExpectNothing()
 		})
 	})
-	t.Run("the server's keep_alive_max is told and in force [MQTT5-3.1.2-21]", func(t *testing.T) {
+	t.Run("the server's keep_alive_max is told and in force [MQTT5-3.1.2-21] [MQTT5-3.2.2-21]", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t)

@@ -64,7 +64,7 @@ func TestPublish(t *testing.T) {
 			})
 		}
 	})
-	t.Run("a denied publish is told to 5.0 and acknowledged to 3.1.1, and seen by nobody", func(t *testing.T) {
+	t.Run("a denied publish is told to 5.0 and acknowledged to 3.1.1, and seen by nobody [MQTT311-3.3.5-2]", func(t *testing.T) {
 		t.Parallel()
 		for name, v := range versions {
 			t.Run(name, func(t *testing.T) {
@@ -159,14 +159,16 @@ func TestPublish(t *testing.T) {
 		})
 		c.ExpectAck(packet.TypePuback, 1, packet.PayloadFormatInvalid)
 	})
-	t.Run("properties reach subscribers unaltered and in order [MQTT5-3.3.2-17]", func(t *testing.T) {
+	t.Run("properties reach subscribers unaltered and in order "+
+		"[MQTT5-3.3.2-4] [MQTT5-3.3.2-15] [MQTT5-3.3.2-16] [MQTT5-3.3.2-17] [MQTT5-3.3.2-18] [MQTT5-3.3.2-20]", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t)
 		c := w.client(packet.V5, "c")
 		c.Subscribe("a", 0)
 		sent := packet.Properties{
-			Has:         packet.PropContentType | packet.PropResponseTopic | packet.PropCorrelationData | packet.PropUser | packet.PropMessageExpiry,
-			ContentType: "text/plain", ResponseTopic: "r", CorrelationData: []byte{0, 1}, MessageExpiry: 60,
+			Has: packet.PropPayloadFormat | packet.PropContentType | packet.PropResponseTopic | packet.PropCorrelationData |
+				packet.PropUser | packet.PropMessageExpiry,
+			PayloadFormat: 1, ContentType: "text/plain", ResponseTopic: "r", CorrelationData: []byte{0, 1}, MessageExpiry: 60,
 			User: []packet.UserProperty{{Key: "b", Value: "1"}, {Key: "a", Value: "2"}, {Key: "b", Value: "3"}},
 		}
 		c.Publish("a", "p", func(p *packet.Publish) { p.Properties = &sent })
@@ -177,7 +179,7 @@ func TestPublish(t *testing.T) {
 		c.Publish("a", "p", func(p *packet.Publish) { p.Properties = &sent })
 		old.ExpectMessage("a", "p")
 	})
-	t.Run("an expired message is not delivered [MQTT5-3.3.2-5]", func(t *testing.T) {
+	t.Run("an expired message is not delivered, one that waited says what is left [MQTT5-3.3.2-5] [MQTT5-3.3.2-6]", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t)
@@ -289,7 +291,7 @@ func TestFlowControl(t *testing.T) {
 		acknowledge(c, first)
 		acknowledge(c, c.ExpectMessage("a", "4"))
 	})
-	t.Run("more than the server's Receive Maximum ends a 5.0 connection", func(t *testing.T) {
+	t.Run("more than the server's Receive Maximum ends a 5.0 connection [MQTT5-3.3.4-7]", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t)
 		release := w.holdCommits()
@@ -372,10 +374,10 @@ func TestTopicAlias(t *testing.T) {
 		alias  uint16
 		reason packet.ReasonCode
 	}{
-		"an unknown alias is a protocol error":               {"", 5, packet.ProtocolError},
-		"an alias above the server's maximum is invalid":     {"a", 101, packet.TopicAliasInvalid},
-		"an alias of 0 is invalid [MQTT5-3.3.2-8]":           {"a", 0, packet.TopicAliasInvalid},
-		"the largest alias that is allowed is not yet known": {"", 100, packet.ProtocolError},
+		"an unknown alias is a protocol error":                                            {"", 5, packet.ProtocolError},
+		"an alias above the server's maximum is invalid [MQTT5-3.2.2-17] [MQTT5-3.3.2-9]": {"a", 101, packet.TopicAliasInvalid},
+		"an alias of 0 is invalid [MQTT5-3.3.2-8]":                                        {"a", 0, packet.TopicAliasInvalid},
+		"the largest alias that is allowed is not yet known":                              {"", 100, packet.ProtocolError},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -384,7 +386,7 @@ func TestTopicAlias(t *testing.T) {
 			c.ExpectEnd(test.reason)
 		})
 	}
-	t.Run("the server gives aliases to topics while the client allows more", func(t *testing.T) {
+	t.Run("the server gives aliases to topics while the client allows more [MQTT5-3.1.2-26] [MQTT5-3.3.2-10] [MQTT5-3.3.2-11]", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t)
 		c := w.dial(packet.V5)
@@ -457,7 +459,7 @@ func TestStoreAway(t *testing.T) {
 		})
 	})
 	for _, v := range []packet.Version{packet.V311, packet.V5} {
-		t.Run(fmt.Sprintf("after 10 s a client of version %d is told that the server is unavailable, and nobody has seen the message", v), func(t *testing.T) {
+		t.Run(fmt.Sprintf("after 10 s a client of version %d is told that the server is unavailable, and nobody has seen the message [MQTT311-4.8.0-2]", v), func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t)

@@ -14,7 +14,8 @@ import (
 
 func TestSubscribe(t *testing.T) {
 	t.Parallel()
-	t.Run("each filter of a SUBSCRIBE is answered, in order [MQTT5-3.8.4-6]", func(t *testing.T) {
+	t.Run("each filter of a SUBSCRIBE is answered, in order "+
+		"[MQTT5-3.8.4-6] [MQTT5-3.8.4-7] [MQTT5-3.9.3-1] [MQTT311-3.8.4-5] [MQTT311-3.9.3-1] [MQTT311-3.9.3-2]", func(t *testing.T) {
 		t.Parallel()
 		for name, v := range versions {
 			t.Run(name, func(t *testing.T) {

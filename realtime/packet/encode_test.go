@@ -175,3 +175,24 @@ func TestAppend_cuts_text_that_MQTT_cannot_say(t *testing.T) {
 	require.True(t, ok)
 	require.Greater(t, len(got.Properties.AuthData), 65_535-utf8.UTFMax)
 }
+
+func TestAppend_without_properties(t *testing.T) {
+	t.Parallel()
+	t.Run("writes a Property Length of 0, where no shorter form has none [MQTT5-2.2.2-1]", func(t *testing.T) {
+		t.Parallel()
+		for _, c := range []struct {
+			packet Packet
+			want   string
+		}{
+			{&Connect{Version: V5, ClientID: "c", Will: &Will{Topic: "w"}}, "10 14 0004 4d515454 05 04 0000 00 0001 63 00 0001 77 0000"},
+			{&Connack{}, "20 03 00 00 00"},
+			{&Publish{Topic: []byte("a"), Payload: []byte("x")}, "30 05 0001 61 00 78"},
+			{&Subscribe{PacketID: 1, Subscriptions: []Subscription{{Filter: "a"}}}, "82 07 0001 00 0001 61 00"},
+			{&Suback{PacketID: 1, Reasons: []ReasonCode{0}}, "90 04 0001 00 00"},
+			{&Unsubscribe{PacketID: 1, Filters: []string{"a"}}, "a2 06 0001 00 0001 61"},
+			{&Unsuback{PacketID: 1, Reasons: []ReasonCode{0}}, "b0 04 0001 00 00"},
+		} {
+			require.Equal(t, unhex(t, c.want), c.packet.Append(nil, V5), "%T", c.packet)
+		}
+	})
+}

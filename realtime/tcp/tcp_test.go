@@ -77,7 +77,7 @@ func (s *server) dial(t *testing.T) net.Conn {
 
 func TestServe(t *testing.T) {
 	t.Parallel()
-	t.Run("MQTT is spoken over TCP, byte by byte too", func(t *testing.T) {
+	t.Run("MQTT is spoken over TCP, byte by byte too [MQTT5-4.2-1] [MQTT311-7.1.1-1]", func(t *testing.T) {
 		t.Parallel()
 		s := start(t, nil)
 		c := brokertest.NewClient(t, s.dial(t), packet.V5)

@@ -197,13 +197,13 @@ func TestValidateName(t *testing.T) {
 		{"a slash alone", "/", limits, nil},
 		{"empty levels", "//", limits, nil},
 		{"other characters of filters", "a*b?", limits, nil},
-		{"nothing [MQTT5-4.7.3-1]", "", limits, ErrEmpty},
-		{"+ alone [MQTT5-4.7.0-1]", "+", limits, ErrWildcard},
-		{"+ in a word [MQTT5-4.7.0-1]", "a+b", limits, ErrWildcard},
-		{"# as a level [MQTT5-4.7.0-1]", "a/#", limits, ErrWildcard},
-		{"# in a word [MQTT5-4.7.0-1]", "a#", limits, ErrWildcard},
-		{"U+0000 [MQTT5-4.7.3-2]", "a\x00", limits, ErrInvalidUTF8},
-		{"U+0000 at the beginning [MQTT5-4.7.3-2]", "\x00a", limits, ErrInvalidUTF8},
+		{"nothing [MQTT5-4.7.3-1] [MQTT311-4.7.3-1]", "", limits, ErrEmpty},
+		{"+ alone [MQTT5-4.7.0-1] [MQTT311-4.7.1-1]", "+", limits, ErrWildcard},
+		{"+ in a word [MQTT5-4.7.0-1] [MQTT311-4.7.1-1]", "a+b", limits, ErrWildcard},
+		{"# as a level [MQTT5-4.7.0-1] [MQTT311-4.7.1-1]", "a/#", limits, ErrWildcard},
+		{"# in a word [MQTT5-4.7.0-1] [MQTT311-4.7.1-1]", "a#", limits, ErrWildcard},
+		{"U+0000 [MQTT5-4.7.3-2] [MQTT311-4.7.3-2]", "a\x00", limits, ErrInvalidUTF8},
+		{"U+0000 at the beginning [MQTT5-4.7.3-2] [MQTT311-4.7.3-2]", "\x00a", limits, ErrInvalidUTF8},
 		{"bytes that are no UTF-8", "a\xff", limits, ErrInvalidUTF8},
 		{"a surrogate", "\xed\xa0\x80", limits, ErrInvalidUTF8},
 		{"a control character", "a\n", limits, ErrControl},
@@ -221,8 +221,8 @@ func TestValidateName(t *testing.T) {
 		{"as many levels as allowed", "a/b/c", limits, nil},
 		{"a level too many", "a/b/c/d", limits, ErrTooDeep},
 		{"an empty level too many", "a/b/c/", limits, ErrTooDeep},
-		{"all that MQTT can say [MQTT5-4.7.3-3]", strings.Repeat("a", 65_535), Limits{}, nil},
-		{"more than MQTT can say [MQTT5-4.7.3-3]", strings.Repeat("a", 65_536), Limits{}, ErrTooLong},
+		{"all that MQTT can say [MQTT5-4.7.3-3] [MQTT311-4.7.3-3]", strings.Repeat("a", 65_535), Limits{}, nil},
+		{"more than MQTT can say [MQTT5-4.7.3-3] [MQTT311-4.7.3-3]", strings.Repeat("a", 65_536), Limits{}, ErrTooLong},
 		{"more than MQTT can say, whatever the limit", strings.Repeat("a", 65_536), Limits{BytesMax: 100_000}, ErrTooLong},
 		{"any number of levels without a limit", strings.Repeat("/", 65_535), Limits{}, nil},
 	} {
@@ -254,18 +254,18 @@ func TestValidateFilter(t *testing.T) {
 		want   error
 	}{
 		{"wildcards as whole levels", "+/a/#", nil},
-		{"+ in the first, a middle and the last level [MQTT5-4.7.1-2]", "+/+/+", nil},
-		{"# alone [MQTT5-4.7.1-1]", "#", nil},
+		{"+ in the first, a middle and the last level [MQTT5-4.7.1-2] [MQTT311-4.7.1-3]", "+/+/+", nil},
+		{"# alone [MQTT5-4.7.1-1] [MQTT311-4.7.1-2]", "#", nil},
 		{"# behind an empty level", "/#", nil},
-		{"# that is not last [MQTT5-4.7.1-1]", "#/a", ErrMultiLevel},
-		{"# before an empty level [MQTT5-4.7.1-1]", "a/#/", ErrMultiLevel},
-		{"# in a level [MQTT5-4.7.1-1]", "a#", ErrMultiLevel},
-		{"# at the beginning of a level [MQTT5-4.7.1-1]", "a/#b", ErrMultiLevel},
-		{"## [MQTT5-4.7.1-1]", "##", ErrMultiLevel},
-		{"+ in a level [MQTT5-4.7.1-2]", "a+", ErrSingleLevel},
-		{"+ at the beginning of a level [MQTT5-4.7.1-2]", "a/+b/c", ErrSingleLevel},
-		{"++ [MQTT5-4.7.1-2]", "++", ErrSingleLevel},
-		{"+# [MQTT5-4.7.1-1]", "+#", ErrMultiLevel},
+		{"# that is not last [MQTT5-4.7.1-1] [MQTT311-4.7.1-2]", "#/a", ErrMultiLevel},
+		{"# before an empty level [MQTT5-4.7.1-1] [MQTT311-4.7.1-2]", "a/#/", ErrMultiLevel},
+		{"# in a level [MQTT5-4.7.1-1] [MQTT311-4.7.1-2]", "a#", ErrMultiLevel},
+		{"# at the beginning of a level [MQTT5-4.7.1-1] [MQTT311-4.7.1-2]", "a/#b", ErrMultiLevel},
+		{"## [MQTT5-4.7.1-1] [MQTT311-4.7.1-2]", "##", ErrMultiLevel},
+		{"+ in a level [MQTT5-4.7.1-2] [MQTT311-4.7.1-3]", "a+", ErrSingleLevel},
+		{"+ at the beginning of a level [MQTT5-4.7.1-2] [MQTT311-4.7.1-3]", "a/+b/c", ErrSingleLevel},
+		{"++ [MQTT5-4.7.1-2] [MQTT311-4.7.1-3]", "++", ErrSingleLevel},
+		{"+# [MQTT5-4.7.1-1] [MQTT311-4.7.1-2]", "+#", ErrMultiLevel},
 
 		{"a Shared Subscription [MQTT5-4.8.2-1]", "$share/g/a", nil},
 		{"a Shared Subscription to all", "$share/g/#", nil},
@@ -320,4 +320,26 @@ func TestParseShared(t *testing.T) {
 		require.ErrorIs(t, err, c.err, c.filter)
 		require.Equal(t, []any{c.group, c.inner, c.shared}, []any{group, inner, shared}, c.filter)
 	}
+}
+
+func TestMatch_keeps_to_the_standard(t *testing.T) {
+	t.Parallel()
+	t.Run("a wildcard at the beginning does not reach what begins with $ [MQTT5-4.7.2-1] [MQTT311-4.7.2-1]", func(t *testing.T) {
+		t.Parallel()
+		for _, filter := range []string{"#", "+", "+/#", "+/x", "+/+"} {
+			for _, name := range []string{"$SYS", "$SYS/x", "$share/g/x", "$"} {
+				require.False(t, Match(filter, name), "Match(%q, %q)", filter, name)
+			}
+		}
+		require.True(t, Match("$SYS/#", "$SYS/x"))
+	})
+	t.Run("nothing is normalized [MQTT5-4.7.3-4] [MQTT311-4.7.3-4]", func(t *testing.T) {
+		t.Parallel()
+		names := []string{"a", "A", "/a", "a/", "a//b", "a/b", "é", "e\u0301", "\ufeffa", "a ", " a", "a\u200b", "ﬁ", "fi", "%61", "a/./b", "a/../a"}
+		for _, filter := range names {
+			for _, name := range names {
+				require.Equal(t, filter == name, Match(filter, name), "Match(%q, %q)", filter, name)
+			}
+		}
+	})
 }

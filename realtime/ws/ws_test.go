@@ -235,15 +235,15 @@ func TestHandshake(t *testing.T) {
 		status int
 		want   string // Sec-WebSocket-Protocol
 	}{
-		"the subprotocol mqtt is chosen [MQTT5-6.0.0-4]":   {"/mqtt", nil, 101, "mqtt"},
-		"the app stands in the path":                       {"/mqtt/two", nil, 101, "mqtt"},
-		"mqttv3.1 is chosen where it is offered alone":     {"/mqtt", []string{"Sec-WebSocket-Protocol: mqttv3.1"}, 101, "mqttv3.1"},
-		"mqtt is preferred":                                {"/mqtt", []string{"Sec-WebSocket-Protocol: foo, mqttv3.1, mqtt"}, 101, "mqtt"},
-		"what is not known is not chosen":                  {"/mqtt", []string{"Sec-WebSocket-Protocol: foo"}, 101, ""},
-		"a plain GET is told what this is":                 {"/mqtt", []string{"Upgrade:", "Connection: close"}, 426, ""},
-		"another version of WebSocket is refused":          {"/mqtt", []string{"Sec-WebSocket-Version: 8"}, 400, ""},
-		"an origin that the app does not allow is refused": {"/mqtt", []string{"Origin: https://evil.example"}, 403, ""},
-		"an origin that the app allows gets in":            {"/mqtt", []string{"Origin: https://good.example"}, 101, "mqtt"},
+		"the subprotocol mqtt is chosen [MQTT5-6.0.0-4] [MQTT311-6.0.0-4]":  {"/mqtt", nil, 101, "mqtt"},
+		"the app stands in the path":                                        {"/mqtt/two", nil, 101, "mqtt"},
+		"mqttv3.1 is chosen where it is offered alone":                      {"/mqtt", []string{"Sec-WebSocket-Protocol: mqttv3.1"}, 101, "mqttv3.1"},
+		"mqtt is preferred":                                                 {"/mqtt", []string{"Sec-WebSocket-Protocol: foo, mqttv3.1, mqtt"}, 101, "mqtt"},
+		"what is not known is not chosen [MQTT5-6.0.0-3] [MQTT311-6.0.0-3]": {"/mqtt", []string{"Sec-WebSocket-Protocol: foo"}, 101, ""},
+		"a plain GET is told what this is":                                  {"/mqtt", []string{"Upgrade:", "Connection: close"}, 426, ""},
+		"another version of WebSocket is refused":                           {"/mqtt", []string{"Sec-WebSocket-Version: 8"}, 400, ""},
+		"an origin that the app does not allow is refused":                  {"/mqtt", []string{"Origin: https://evil.example"}, 403, ""},
+		"an origin that the app allows gets in":                             {"/mqtt", []string{"Origin: https://good.example"}, 101, "mqtt"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -257,13 +257,17 @@ func TestHandshake(t *testing.T) {
 func TestConversation(t *testing.T) {
 	t.Parallel()
 	s := start(t)
-	t.Run("packets span and share frames", func(t *testing.T) {
+	t.Run("packets span and share frames [MQTT5-6.0.0-2] [MQTT311-6.0.0-2]", func(t *testing.T) {
 		t.Parallel()
 		for _, cut := range []int{0, 1, 3, 100} {
 			c := s.client("/mqtt", packet.V5, cut)
 			c.Connect(fmt.Sprint("cut", cut))
 			topic := fmt.Sprint("t/", cut)
 			c.Subscribe(topic, 1)
+			c.Send(&packet.Ping{Kind: packet.TypePingreq}, &packet.Ping{Kind: packet.TypePingreq}) // in one write
+			for range 2 {
+				brokertest.Expect[*packet.Ping](c)
+			}
 			large := strings.Repeat("x", 100_000)
 			if cut == 1 {
 				large = "small"
@@ -335,20 +339,20 @@ func TestBreaches(t *testing.T) {
 		bytes []byte
 		code  int
 	}{
-		"a text frame [MQTT5-6.0.0-1]":              {frame(final|text, connect), 1003},
-		"a frame that is not masked":                {unmasked, 1002},
-		"reserved bits":                             {frame(final|0x40|binaryFrame, connect), 1002},
-		"a reserved opcode":                         {frame(final|3, nil), 1002},
-		"a fragmented control frame":                {frame(ping, nil), 1002},
-		"a control frame of more than 125 bytes":    {frame(final|ping, make([]byte, 126)), 1002},
-		"a continuation of nothing":                 {frame(final, connect), 1002},
-		"a new message within a fragmented one":     {append(frame(binaryFrame, nil), frame(final|binaryFrame, connect)...), 1002},
-		"a length with its highest bit":             {[]byte{final | binaryFrame, 0xFF, 0x80, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4}, 1002},
-		"a close frame of one byte":                 {frame(final|closing, []byte{3}), 1002},
-		"a close code that may not be sent":         {frame(final|closing, []byte{0x03, 0xED}), 1002},
-		"a close reason that is not UTF-8":          {frame(final|closing, []byte{0x03, 0xE8, 0xFF}), 1007},
-		"a packet before CONNECT [MQTT5-3.1.0-1]":   {frame(final|binaryFrame, []byte{0xC0, 0}), 1002},
-		"a packet that is too large before CONNECT": {frame(final|binaryFrame, []byte{0x10, 0xFF, 0xFF, 0xFF, 0x7F}), 1009},
+		"a text frame [MQTT5-6.0.0-1] [MQTT311-6.0.0-1]": {frame(final|text, connect), 1003},
+		"a frame that is not masked":                     {unmasked, 1002},
+		"reserved bits":                                  {frame(final|0x40|binaryFrame, connect), 1002},
+		"a reserved opcode":                              {frame(final|3, nil), 1002},
+		"a fragmented control frame":                     {frame(ping, nil), 1002},
+		"a control frame of more than 125 bytes":         {frame(final|ping, make([]byte, 126)), 1002},
+		"a continuation of nothing":                      {frame(final, connect), 1002},
+		"a new message within a fragmented one":          {append(frame(binaryFrame, nil), frame(final|binaryFrame, connect)...), 1002},
+		"a length with its highest bit":                  {[]byte{final | binaryFrame, 0xFF, 0x80, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4}, 1002},
+		"a close frame of one byte":                      {frame(final|closing, []byte{3}), 1002},
+		"a close code that may not be sent":              {frame(final|closing, []byte{0x03, 0xED}), 1002},
+		"a close reason that is not UTF-8":               {frame(final|closing, []byte{0x03, 0xE8, 0xFF}), 1007},
+		"a packet before CONNECT [MQTT5-3.1.0-1]":        {frame(final|binaryFrame, []byte{0xC0, 0}), 1002},
+		"a packet that is too large before CONNECT":      {frame(final|binaryFrame, []byte{0x10, 0xFF, 0xFF, 0xFF, 0x7F}), 1009},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

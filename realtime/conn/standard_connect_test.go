@@ -1,0 +1,412 @@
+package conn_test
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/embercast/embercast/realtime/broker"
+	"github.com/embercast/embercast/realtime/broker/brokertest"
+	"github.com/embercast/embercast/realtime/message"
+	"github.com/embercast/embercast/realtime/packet"
+)
+
+// The tests in the files standard_*_test.go go through the normative statements of both versions that no other test
+// shows, packet by packet; docs/conformance.md is written from their names.
+
+// told is the test of a story that is told for each version.
+type told struct{ *testing.T }
+
+// inEachVersion tells a story with clients of 3.1.1, and with clients of 5.0.
+func inEachVersion(t *testing.T, name string, story func(t told, w *world, v packet.Version)) {
+	t.Helper()
+	t.Run(name, func(t *testing.T) {
+		t.Parallel()
+		for version, v := range versions {
+			t.Run(version, func(t *testing.T) {
+				t.Parallel()
+				story(told{t}, newWorld(t), v)
+			})
+		}
+	})
+}
+
+// inEachVersionsTime is inEachVersion in virtual time.
+func inEachVersionsTime(t *testing.T, name string, story func(t told, w *world, v packet.Version)) {
+	t.Helper()
+	t.Run(name, func(t *testing.T) {
+		t.Parallel()
+		for version, v := range versions {
+			t.Run(version, func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) { story(told{t}, newWorld(t), v) })
+			})
+		}
+	})
+}
+
+// wantClosed wants the connection to be closed without another packet.
+func wantClosed(tb testing.TB, c *brokertest.Client) {
+	tb.Helper()
+	p, err := c.Next()
+	require.Nil(tb, p)
+	require.Error(tb, err)
+	var timeout net.Error
+	require.False(tb, errors.As(err, &timeout) && timeout.Timeout(), "still open")
+}
+
+// connectOf is a CONNECT with a clean start.
+func connectOf(v packet.Version, id string, change ...func(*packet.Connect)) *packet.Connect {
+	p := &packet.Connect{Version: v, CleanStart: true, ClientID: id}
+	for _, f := range change {
+		f(p)
+	}
+	return p
+}
+
+// clientIDs are those of the clients of app 1.
+func (w *world) clientIDs() []string {
+	w.tb.Helper()
+	all, err := w.broker.Clients(1, "", 0)
+	require.NoError(w.tb, err)
+	ids := []string{}
+	for _, c := range all {
+		ids = append(ids, c.ClientID)
+	}
+	return ids
+}
+
+// publish publishes by REST's way, to topics that clients may not publish to as well.
+func (w *world) publish(messages ...*message.Message) {
+	w.tb.Helper()
+	_, err := w.broker.Publish(w.tb.Context(), broker.Publication{App: 1, Messages: messages})
+	require.NoError(w.tb, err)
+}
+
+func TestConnack(t *testing.T) {
+	t.Parallel()
+	inEachVersion(t, "comes first and once, whatever follows CONNECT "+
+		"[MQTT5-3.2.0-1] [MQTT5-3.2.0-2] [MQTT5-3.1.4-5] [MQTT311-3.2.0-1] [MQTT311-3.1.4-4]", func(t told, w *world, v packet.Version) {
+		w.retain(3)
+		c := w.dial(v)
+		c.Send(connectOf(v, "c"),
+			&packet.Subscribe{PacketID: 1, Subscriptions: []packet.Subscription{{Filter: "#"}}},
+			&packet.Ping{Kind: packet.TypePingreq})
+		require.Equal(t, packet.Success, brokertest.Expect[*packet.Connack](c).Reason)
+		for range 5 {
+			p, err := c.Next()
+			require.NoError(t, err)
+			require.NotEqual(t, packet.TypeConnack, p.Type())
+		}
+		c.ExpectNothing()
+	})
+	inEachVersion(t, "that refuses has no Session Present, is followed by the close and no DISCONNECT, and by nothing that was sent behind CONNECT "+
+		"[MQTT5-3.2.2-6] [MQTT5-3.2.2-7] [MQTT5-3.14.0-1] [MQTT5-3.1.4-6] [MQTT5-4.13.2-1] "+
+		"[MQTT311-3.2.2-4] [MQTT311-3.2.2-5] [MQTT311-3.1.4-5]", func(t told, w *world, v packet.Version) {
+		watcher := w.client(v, "watcher")
+		watcher.Subscribe("#", 0)
+		c := w.dial(v)
+		c.Send(connectOf(v, "c", password("wrong"), will("wills/c", "gone")),
+			&packet.Publish{Topic: []byte("a"), Payload: []byte("p"), Retain: true},
+			&packet.Subscribe{PacketID: 1, Subscriptions: []packet.Subscription{{Filter: "#"}}})
+		ack := brokertest.Expect[*packet.Connack](c)
+		require.Equal(t, packet.BadUserNameOrPassword, ack.Reason)
+		require.False(t, ack.SessionPresent)
+		wantClosed(t, c)
+		watcher.ExpectNothing()
+		require.Empty(t, w.store.Log(1))
+		require.Equal(t, []string{"watcher"}, w.clientIDs())
+	})
+	inEachVersion(t, "tells that there was no session to resume "+
+		"[MQTT5-3.1.2-6] [MQTT5-3.2.2-2] [MQTT311-3.2.2-1] [MQTT311-3.2.2-3]", func(t told, w *world, v packet.Version) {
+		for _, cleanStart := range []bool{true, false} {
+			c := w.dial(v)
+			ack := c.Connect(fmt.Sprint("c", cleanStart), func(p *packet.Connect) { p.CleanStart = cleanStart })
+			require.False(t, ack.SessionPresent)
+			c.ExpectNothing()
+		}
+	})
+	t.Run("has no Response Information for who did not ask for it [MQTT5-3.1.2-28]", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		for _, p := range []packet.Properties{{}, {Has: packet.PropRequestResponseInfo, RequestResponseInfo: 0}} {
+			ack := w.dial(packet.V5).Connect("c", properties(p))
+			require.False(t, ack.Properties.Has.Contains(packet.PropResponseInfo))
+		}
+	})
+	t.Run("has no Authentication Method for who named none, and no AUTH comes [MQTT5-4.12.0-6]", func(t *testing.T) {
+		t.Parallel()
+		c := newWorld(t).dial(packet.V5)
+		ack := c.Connect("c", password("anything"))
+		require.False(t, ack.Properties.Has.Contains(packet.PropAuthMethod))
+		require.False(t, ack.Properties.Has.Contains(packet.PropAuthData))
+		c.ExpectNothing()
+	})
+}
+
+func TestProtocolName(t *testing.T) {
+	t.Parallel()
+	t.Run("another than MQTT closes the connection without being served [MQTT5-3.1.2-1] [MQTT311-3.1.2-1]", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		for _, level := range []byte{3, 4, 5} {
+			for _, name := range []string{"MQTX", "mqtt", "HTTP"} {
+				c := w.dial(packet.V311)
+				b := append([]byte{0x10, 13, 0, 4}, name...)
+				c.SendBytes(append(b, level, 2, 0, 0, 0, 1, 'c'))
+				wantClosed(t, c)
+			}
+		}
+		require.Empty(t, w.clientIDs())
+		require.Equal(t, 9, w.observer.Count("refused protocol_error"))
+	})
+}
+
+func TestClientID(t *testing.T) {
+	t.Parallel()
+	inEachVersion(t, "of 1 to 23 letters and digits is taken [MQTT5-3.1.3-5] [MQTT311-3.1.3-5]", func(t told, w *world, v packet.Version) {
+		const alphabet = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+		for _, id := range []string{"a", alphabet[:23], alphabet[23:46], alphabet[39:]} {
+			w.client(v, id)
+			require.Contains(t, w.clientIDs(), id)
+		}
+	})
+	inEachVersion(t, "that is empty is replaced by a unique one, which 5.0 is told "+
+		"[MQTT5-3.1.3-6] [MQTT5-3.1.3-7] [MQTT5-3.2.2-16] [MQTT311-3.1.3-6]", func(t told, w *world, v packet.Version) {
+		const n = 20
+		told, clients := map[string]*brokertest.Client{}, []*brokertest.Client{}
+		for range n {
+			c := w.dial(v)
+			if ack := c.Connect(""); v == packet.V5 {
+				told[ack.Properties.AssignedClientID] = c
+			}
+			clients = append(clients, c)
+		}
+		ids := w.clientIDs()
+		require.Len(t, ids, n)
+		for _, c := range clients {
+			c.ExpectNothing()
+		}
+		if v != packet.V5 {
+			return
+		}
+		require.Len(t, told, n)
+		for _, id := range ids {
+			require.Contains(t, told, id)
+		}
+		w.client(v, ids[0]) // it is an ordinary one from here on
+		told[ids[0]].ExpectEnd(packet.SessionTakenOver)
+	})
+	inEachVersion(t, "that is refused is told, and the connection closed [MQTT5-3.1.3-8] [MQTT311-3.1.3-9]", func(t told, w *world, v packet.Version) {
+		w.client(v, "c")
+		c := w.dial(v)
+		c.Send(connectOf(v, "c", user("somebody")))
+		require.Equal(t, packet.ClientIdentifierNotValid, brokertest.Expect[*packet.Connack](c).Reason)
+		wantClosed(t, c)
+	})
+	t.Run("that is empty needs CleanSession 1 [MQTT311-3.1.3-7] [MQTT311-3.1.3-8]", func(t *testing.T) {
+		t.Parallel()
+		c := newWorld(t).dial(packet.V311)
+		c.Send(&packet.Connect{Version: packet.V311})
+		require.Equal(t, packet.ClientIdentifierNotValid, brokertest.Expect[*packet.Connack](c).Reason)
+		wantClosed(t, c)
+	})
+	inEachVersion(t, "is what a client's state is known by [MQTT5-3.1.3-2] [MQTT311-3.1.3-2]", func(t told, w *world, v packet.Version) {
+		one, two, elsewhere := w.client(v, "one"), w.client(v, "two"), w.dial(v, "two")
+		elsewhere.Connect("one")
+		one.Subscribe("to/one", 0)
+		two.Subscribe("to/two", 0)
+		elsewhere.Subscribe("to/+", 0)
+		w.publish(&message.Message{Topic: "to/one"}, &message.Message{Topic: "to/two"})
+		one.ExpectMessage("to/one", "")
+		two.ExpectMessage("to/two", "")
+		for _, c := range []*brokertest.Client{one, two, elsewhere} {
+			c.ExpectNothing()
+		}
+		again := w.client(v, "one")
+		one.ExpectEnd(packet.SessionTakenOver)
+		two.ExpectNothing()
+		elsewhere.ExpectNothing()
+		again.ExpectNothing()
+	})
+	inEachVersion(t, "that connects a second time ends the first connection [MQTT5-3.1.4-3] [MQTT311-3.1.4-2]", func(t told, w *world, v packet.Version) {
+		first := w.client(v, "c")
+		second := w.client(v, "c")
+		first.ExpectEnd(packet.SessionTakenOver)
+		second.ExpectNothing()
+	})
+}
+
+func TestKeepAliveIsTheClientsOwn(t *testing.T) {
+	t.Parallel()
+	inEachVersionsTime(t, "where the server tells none, and a miss is as a lost connection "+
+		"[MQTT5-3.1.2-22] [MQTT5-3.2.2-22] [MQTT311-3.1.2-24]", func(t told, w *world, v packet.Version) {
+		watcher := w.client(v, "watcher")
+		watcher.Subscribe("wills/#", 0)
+		c := w.dial(v)
+		ack := c.Connect("c", will("wills/c", "gone"), func(p *packet.Connect) { p.KeepAlive = 10 })
+		require.True(t, v != packet.V5 || !ack.Properties.Has.Contains(packet.PropServerKeepAlive))
+		time.Sleep(14_900 * time.Millisecond) //nolint:forbidigo // virtual time
+		c.ExpectNothing()
+		watcher.ExpectNothing()
+		began := time.Now()
+		brokertest.WithPatience(c, time.Minute).ExpectEnd(packet.KeepAliveTimeout)
+		require.Equal(t, 15*time.Second, time.Since(began))
+		watcher.ExpectMessage("wills/c", "gone")
+	})
+	inEachVersion(t, "and PINGREQ is answered [MQTT5-3.12.4-1] [MQTT311-3.12.4-1]", func(t told, w *world, v packet.Version) {
+		c := w.client(v, "c")
+		for range 3 {
+			c.Send(&packet.Ping{Kind: packet.TypePingreq})
+			require.Equal(t, packet.TypePingresp, brokertest.Expect[*packet.Ping](c).Kind)
+		}
+	})
+}
+
+func TestStateLastsAsLongAsItsConnection(t *testing.T) {
+	t.Parallel()
+	inEachVersionsTime(t, "whatever the Session Expiry Interval [MQTT5-4.1.0-1] [MQTT311-4.1.0-2]", func(t told, w *world, v packet.Version) {
+		c := w.dial(v)
+		c.Connect("c", func(p *packet.Connect) {
+			if v == packet.V5 {
+				p.Properties = &packet.Properties{Has: packet.PropSessionExpiry, SessionExpiry: 1}
+			}
+		})
+		c.Subscribe("a", 2)
+		c.Publish("a", "1", brokertest.QoS(2, 7))
+		c.ExpectAck(packet.TypePubrec, 7, packet.Success)
+		first := c.ExpectMessage("a", "1")
+		time.Sleep(24 * time.Hour) //nolint:forbidigo // virtual time
+		// The subscription, the message under way and the identifier of the one taken over are all still known.
+		c.Publish("a", "1", brokertest.QoS(2, 7), func(p *packet.Publish) { p.Dup = true })
+		c.ExpectAck(packet.TypePubrec, 7, packet.Success)
+		c.ExpectNothing()
+		acknowledge(c, first)
+		w.publish(&message.Message{Topic: "a", Payload: []byte("2"), QoS: 2})
+		acknowledge(c, c.ExpectMessage("a", "2"))
+	})
+}
+
+func TestWill(t *testing.T) {
+	t.Parallel()
+	inEachVersion(t, "is published once when the connection is lost, at each QoS, and is gone then "+
+		"[MQTT5-3.1.2-7] [MQTT5-3.1.2-8] [MQTT5-3.1.2-10] [MQTT5-3.1.2-12] "+
+		"[MQTT311-3.1.2-8] [MQTT311-3.1.2-10] [MQTT311-3.1.2-12] [MQTT311-3.1.2-14]", func(t told, w *world, v packet.Version) {
+		watcher := w.client(v, "watcher")
+		watcher.Subscribe("wills/#", 2)
+		for qos := range byte(3) {
+			c := w.dial(v)
+			c.Connect("c", will("wills/c", "gone"), func(p *packet.Connect) { p.Will.QoS = qos })
+			watcher.ExpectNothing()
+			c.Close()
+			m := watcher.ExpectMessage("wills/c", "gone")
+			require.Equal(t, qos, m.QoS)
+			acknowledge(watcher, m)
+			c = w.client(v, "c") // the same client, without a will
+			c.Close()
+			require.Eventually(t, func() bool { return len(clientsNamed(w, "c")) == 0 }, brokertest.Patience, tick)
+			watcher.ExpectNothing()
+		}
+	})
+	inEachVersion(t, "is retained where Will Retain says so, and else not "+
+		"[MQTT5-3.1.2-14] [MQTT5-3.1.2-15] [MQTT311-3.1.2-16] [MQTT311-3.1.2-17]", func(t told, w *world, v packet.Version) {
+		watcher := w.client(v, "watcher")
+		watcher.Subscribe("wills/#", 0)
+		for _, retain := range []bool{false, true} {
+			c := w.dial(v)
+			c.Connect("c", will(fmt.Sprint("wills/", retain), "gone"), func(p *packet.Connect) { p.Will.Retain = retain })
+			c.Close()
+			require.False(t, watcher.ExpectMessage(fmt.Sprint("wills/", retain), "gone").Retain)
+		}
+		late := w.client(v, "late")
+		late.Subscribe("wills/#", 0)
+		require.True(t, late.ExpectMessage("wills/true", "gone").Retain)
+		late.ExpectNothing()
+	})
+	inEachVersion(t, "is discarded by DISCONNECT, behind which nothing is acted upon and the server closes "+
+		"[MQTT5-3.14.4-3] [MQTT5-3.1.2-10] [MQTT311-3.14.4-1] [MQTT311-3.14.4-2] [MQTT311-3.14.4-3] [MQTT311-3.1.2-10]", func(t told, w *world, v packet.Version) {
+		watcher := w.client(v, "watcher")
+		watcher.Subscribe("#", 0)
+		c := w.dial(v)
+		c.Connect("c", will("wills/c", "never"))
+		c.Send(&packet.Disconnect{}, &packet.Publish{Topic: []byte("a"), Payload: []byte("too late")})
+		wantClosed(t, c)
+		require.Eventually(t, func() bool { return len(clientsNamed(w, "c")) == 0 }, brokertest.Patience, tick)
+		watcher.ExpectNothing()
+	})
+	t.Run("comes with its properties, in their order [MQTT5-3.1.3-10]", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		watcher := w.client(packet.V5, "watcher")
+		watcher.Subscribe("wills/#", 0)
+		want := packet.Properties{
+			Has: packet.PropPayloadFormat | packet.PropContentType | packet.PropResponseTopic | packet.PropCorrelationData |
+				packet.PropUser,
+			PayloadFormat: 1, ContentType: "text/plain", ResponseTopic: "r", CorrelationData: []byte{0, 1},
+			User: []packet.UserProperty{{Key: "b", Value: "1"}, {Key: "a", Value: "2"}, {Key: "b", Value: "0"}},
+		}
+		c := w.dial(packet.V5)
+		c.Connect("c", will("wills/c", "gone"), func(p *packet.Connect) { p.Will.Properties = &want })
+		c.Close()
+		require.Equal(t, want, *watcher.ExpectMessage("wills/c", "gone").Properties)
+	})
+}
+
+// breaches are what a client that is connected may not send, and the Reason Code of the standard for it.
+var breaches = map[string]struct { //nolint:gochecknoglobals // a table
+	version packet.Version
+	bytes   []byte
+	reason  packet.ReasonCode
+}{
+	"flags that are reserved, 3.1.1":         {packet.V311, []byte{0xC1, 0}, 0},
+	"QoS 3, 3.1.1":                           {packet.V311, []byte{0x36, 5, 0, 1, 'x', 0, 1}, 0},
+	"a topic that is not UTF-8, 3.1.1":       {packet.V311, []byte{0x30, 3, 0, 1, 0xFF}, 0},
+	"a topic with U+0000, 3.1.1":             {packet.V311, []byte{0x30, 3, 0, 1, 0}, 0},
+	"a SUBSCRIBE without filters, 3.1.1":     {packet.V311, []byte{0x82, 2, 0, 1}, 0},
+	"a SUBSCRIBE with QoS 3, 3.1.1":          {packet.V311, []byte{0x82, 6, 0, 1, 0, 1, 'a', 3}, 0},
+	"a SUBSCRIBE with other flags, 3.1.1":    {packet.V311, []byte{0x80, 6, 0, 1, 0, 1, 'a', 0}, 0},
+	"an UNSUBSCRIBE with other flags, 3.1.1": {packet.V311, []byte{0xA0, 5, 0, 1, 0, 1, 'a'}, 0},
+	"a PUBREL with other flags, 3.1.1":       {packet.V311, []byte{0x60, 2, 0, 1}, 0},
+	"a DISCONNECT with flags, 3.1.1":         {packet.V311, []byte{0xE1, 0}, 0},
+	"a second CONNECT, 3.1.1":                {packet.V311, connectOf(packet.V311, "c").Append(nil, packet.V311), 0},
+	"a packet that only servers send, 3.1.1": {packet.V311, []byte{0xD0, 0}, 0},
+	"flags that are reserved, 5.0":           {packet.V5, []byte{0xC1, 0}, packet.MalformedPacket},
+	"QoS 3, 5.0":                             {packet.V5, []byte{0x36, 6, 0, 1, 'x', 0, 1, 0}, packet.MalformedPacket},
+	"a topic that is not UTF-8, 5.0":         {packet.V5, []byte{0x30, 4, 0, 1, 0xFF, 0}, packet.MalformedPacket},
+	"a SUBSCRIBE without filters, 5.0":       {packet.V5, []byte{0x82, 3, 0, 1, 0}, packet.ProtocolError},
+	"a SUBSCRIBE with reserved bits, 5.0":    {packet.V5, []byte{0x82, 7, 0, 1, 0, 0, 1, 'a', 0x40}, packet.MalformedPacket},
+	"a DISCONNECT with flags, 5.0":           {packet.V5, []byte{0xE1, 0}, packet.MalformedPacket},
+	"a property that occurs twice, 5.0":      {packet.V5, []byte{0x30, 8, 0, 1, 'a', 4, 1, 0, 1, 0}, packet.ProtocolError},
+	"a Topic Alias of 0, 5.0":                {packet.V5, []byte{0x30, 7, 0, 1, 'a', 3, 0x23, 0, 0}, packet.TopicAliasInvalid},
+	"a second CONNECT, 5.0":                  {packet.V5, connectOf(packet.V5, "c").Append(nil, packet.V5), packet.ProtocolError},
+	"a packet that only servers send, 5.0":   {packet.V5, []byte{0xD0, 0}, packet.ProtocolError},
+}
+
+func TestBreach(t *testing.T) {
+	t.Parallel()
+	for name, b := range breaches {
+		statements := "[MQTT311-4.8.0-1]"
+		if b.version == packet.V5 {
+			statements = "[MQTT5-4.13.1-1] [MQTT5-4.13.2-1] [MQTT5-3.14.4-1] [MQTT5-3.14.4-2]"
+		}
+		t.Run(name+": the connection is ended, as one that was lost "+statements, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			watcher := w.client(packet.V5, "watcher")
+			watcher.Subscribe("wills/#", 0)
+			c := w.dial(b.version)
+			c.Connect("c", will("wills/c", "gone"))
+			c.Subscribe("#", 0)
+			c.SendBytes(append(b.bytes, 0xC0, 0)) // and a PINGREQ, which is not answered
+			watcher.ExpectMessage("wills/c", "gone")
+			w.publish(&message.Message{Topic: "a"})
+			c.ExpectEnd(b.reason)
+			require.Empty(t, clientsNamed(w, "c"))
+		})
+	}
+}
