@@ -167,5 +167,8 @@ func (c *Config) makeDataDir() error {
 	if err != nil {
 		return fmt.Errorf("data directory %s cannot be written: %w; check its owner and permissions, or choose another with --data-dir or EMBERCAST_DATA_DIR", c.DataDir, err)
 	}
+	// One that was made just now must outlive a loss of power, as what is in it does. Where it stands is not ours, and may
+	// be closed to us.
+	_ = syncDir(filepath.Dir(filepath.Clean(c.DataDir))) //nolint:errcheck // see above
 	return errors.Join(probe.Close(), os.Remove(probe.Name()))
 }

@@ -135,5 +135,17 @@ func writeSecret(path, secret string) error {
 		_ = os.Remove(f.Name()) //nolint:errcheck // the first error counts
 		return fmt.Errorf("write secret: %w", err)
 	}
+	return syncDir(filepath.Dir(path))
+}
+
+// syncDir has a directory's new entries outlive a loss of power.
+func syncDir(path string) error {
+	d, err := os.Open(path) //nolint:gosec // the operator's own path
+	if err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	if err := errors.Join(d.Sync(), d.Close()); err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
 	return nil
 }

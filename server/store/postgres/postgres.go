@@ -74,7 +74,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	pc.ConnConfig.ConnectTimeout = connectTimeout
 	pc.MaxConns = max(pc.MaxConns, 8)
-	pc.AfterConnect = watchNetwork
+	pc.AfterConnect = prepare
 	s := &Store{cfg: cfg, instance: rand.Text(), turn: make(chan struct{}, 1), stop: func() {}}
 	s.turn <- struct{}{}
 	if s.pool, err = pgxpool.NewWithConfig(ctx, pc); err != nil {
@@ -99,6 +99,9 @@ func (s *Store) open(ctx context.Context) error {
 		return err
 	}
 	s.writer = conn
+	if err := s.warnUnsafe(ctx, conn); err != nil {
+		return err
+	}
 	if err := sqlstore.Migrate(ctx, s.db, goose.DialectPostgres, "postgres"); err != nil {
 		return fmt.Errorf("migrate: %w", redact(err))
 	}
@@ -122,7 +125,7 @@ func (s *Store) lock(ctx context.Context) (*pgx.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to Postgres: %w", redact(err))
 	}
-	err = watchNetwork(ctx, conn)
+	err = prepare(ctx, conn)
 	var got bool
 	if err == nil {
 		err = conn.QueryRow(ctx, `SELECT pg_try_advisory_lock($1)`, int64(lockID)).Scan(&got)
@@ -148,6 +151,31 @@ func (s *Store) lock(ctx context.Context) (*pgx.Conn, error) {
 
 // applicationName tells in pg_stat_activity whose connection holds the lock.
 func (s *Store) applicationName() string { return "embercast " + s.instance }
+
+// prepare makes a connection that is new fit for us.
+func prepare(ctx context.Context, conn *pgx.Conn) error {
+	// A commit is on the disk when it is told (CONTRACT section 7), whatever the role, the database or the URL prefer. What
+	// they may prefer beside off is at least that.
+	if _, err := conn.Exec(ctx, `SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'`); err != nil {
+		return err //nolint:wrapcheck // wrapped by the caller
+	}
+	return watchNetwork(ctx, conn)
+}
+
+// warnUnsafe tells of settings of the whole server that make commits unsafe and are not ours to change.
+func (s *Store) warnUnsafe(ctx context.Context, conn *pgx.Conn) error {
+	for _, name := range []string{"fsync", "full_page_writes"} {
+		var value string
+		if err := conn.QueryRow(ctx, `SELECT current_setting($1)`, name).Scan(&value); err != nil {
+			return fmt.Errorf("settings: %w", classify(err))
+		}
+		if value == "off" {
+			s.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "Postgres is set not to survive a loss of power: what was acknowledged may be lost, or the database; set it to on",
+				slog.String("setting", name))
+		}
+	}
+	return nil
+}
 
 // watchNetwork has Postgres notice within half a minute that we are gone, so that the lock, and the rows of an open
 // transaction, come free: its own defaults take two hours. What a version or a platform does not have is left out.
