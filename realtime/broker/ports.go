@@ -125,21 +125,31 @@ type Part struct {
 }
 
 // Write is what one publisher (or one REST call) commits together: all its parts get one seq. A Write without parts
-// that only carries session changes takes no seq.
+// that carries session changes takes no seq; Commit returns for it the app's head behind which it was committed, in the
+// order of the batch. The head's row is locked for it too. Where the app is gone, neither parts nor session changes
+// are written, and the Write gets 0; so does a session change behind an empty log, which is written.
 type Write struct {
 	App      AppUID
 	Parts    []Part
 	Sessions []SessionChange
 }
 
-// SessionChange is a change of a stored session that is committed with the write, or alone.
+// SessionChange is a change of a stored session that is committed with the write, or alone. In this order: Delete,
+// Unsubscribe, Keep, Subscribe, Settle. Of several changes of one session, the later ones see what the earlier ones did.
 type SessionChange struct {
-	App    AppUID
-	Delete bool       // remove the session with all it has; only ClientID of Session counts
-	State  SessionRow // else: insert or replace the session's row
-	// Subscribe and Unsubscribe change the session's subscriptions beside it.
-	Subscribe   []SubscriptionRow
-	Unsubscribe []string // Topic Filters as the client sent them
+	App         AppUID // that of its Write
+	ClientID    string
+	Delete      bool              // remove the session's row and subscriptions
+	Unsubscribe []string          // Topic Filters as the client sent them
+	Keep        *SessionRow       // insert or replace the session's row; nil: leave it as it is
+	Subscribe   []SubscriptionRow // insert or replace
+	Settle      []PendingRow      // delete these pending rows: a member of a Shared Subscription is done with them
+}
+
+// PendingRow is one row of the table pending.
+type PendingRow struct {
+	FilterID int64
+	Position message.Position
 }
 
 // SessionRow is one row of the table sessions. Window and Inbound are encoded by realtime/session.
@@ -163,7 +173,14 @@ type SubscriptionRow struct {
 	Options       byte // QoS in bits 0-1, No Local bit 2, Retain As Published bit 3, Retain Handling bits 4-5
 	ID            uint32
 	Begins        message.Position
+	BeginsHere    bool // Begins is not given: it is {seq of this write, math.MaxUint32}; written by Commit
 	RetainedAfter string
+}
+
+// FilterFrom is a durable filter and the position behind which its pending messages count.
+type FilterFrom struct {
+	ID    int64
+	After message.Position
 }
 
 // StoredSession is a session as it is read back.
@@ -182,8 +199,8 @@ type Batch struct {
 // ErrStoreRefused when it refuses for good (disk full), ErrOutcomeUnknown when the connection broke during a commit.
 // Safe for concurrent use, but Commit is called by one goroutine.
 type Store interface {
-	// Commit writes the batch in one transaction and returns the seq of each write that has parts (0 for the others),
-	// in the order of batch.Writes. The seqs of an app are dense and in that order.
+	// Commit writes the batch in one transaction and returns the seq of each write, in the order of batch.Writes (see
+	// Write). The seqs of an app's writes with parts are dense and in that order.
 	Commit(ctx context.Context, batch Batch) (seqs []uint64, err error)
 	// Committed reports whether the batch with this id was committed.
 	Committed(ctx context.Context, id [16]byte) (bool, error)
@@ -192,13 +209,16 @@ type Store interface {
 	// Retained calls yield with the newest retained message of each topic of the app (clears left out), in log order;
 	// an error of yield ends it and is returned.
 	Retained(ctx context.Context, app AppUID, yield func(*message.Message) error) error
-	// FilterIDs returns the ids of durable filters, making those that are missing.
+	// FilterIDs returns the ids of durable filters, making those that are missing; ErrNoSuchApp where the app is gone.
 	FilterIDs(ctx context.Context, app AppUID, filters []string) ([]int64, error)
 	// Filters returns all durable filters of the app by id.
 	Filters(ctx context.Context, app AppUID) (map[int64]string, error)
-	// Page reads at most limit messages that are pending for any of the filters, after the given position, each once,
-	// in order, with the filter ids that matched.
-	Page(ctx context.Context, app AppUID, filters []int64, after message.Position, limit int) ([]PageEntry, error)
+	// Page reads at most limit messages that are pending for any of the filters, each filter's behind its own position,
+	// each message once, in order, with the filter ids that matched (ascending). Fewer than limit: there are no more.
+	Page(ctx context.Context, app AppUID, from []FilterFrom, limit int) ([]PageEntry, error)
+	// Backlog measures what is pending for any of the filters, each message once, and tells where to cut it so that at
+	// most keepMessages and keepBytes (topic, payload, properties) of the newest remain.
+	Backlog(ctx context.Context, app AppUID, from []FilterFrom, keepMessages int, keepBytes int64) (Backlog, error)
 	// Messages reads the messages at the given positions, in order; missing ones are left out.
 	Messages(ctx context.Context, app AppUID, positions []message.Position) ([]*message.Message, error)
 	// Sessions calls yield with every stored session of the app, in the order of Client Identifiers.
@@ -218,6 +238,14 @@ type Store interface {
 type PageEntry struct {
 	Message *message.Message
 	Filters []int64
+}
+
+// Backlog is what waits in the log for a session.
+type Backlog struct {
+	Messages int // that remain when it is cut
+	Bytes    int64
+	Dropped  int              // messages beyond that
+	CutAt    message.Position // the newest of those dropped; zero: none
 }
 
 // Compaction is one step of the compactor.

@@ -4,34 +4,59 @@ package brokertest
 
 import (
 	"context"
+	"errors"
+	"maps"
+	"math"
 	"slices"
 	"sync"
 
+	"github.com/embercast/embercast/auth"
 	"github.com/embercast/embercast/realtime/broker"
 	"github.com/embercast/embercast/realtime/message"
 )
 
-// Store keeps the log in memory. The methods for sessions keep nothing: no session outlives its connection yet.
+// Store keeps in memory what a database keeps: a new Broker over the same Store is a server that was started again.
+// Safe for concurrent use. It satisfies the contract of server/store/storetest.
 type Store struct {
 	// BeforeCommit is called with each batch before it is committed, and may wait; an error refuses the batch.
 	BeforeCommit func(broker.Batch) error
 	// AfterCommit is called with each batch after it was committed; an error is what the broker gets instead of success.
 	AfterCommit func(broker.Batch) error
 
-	mu      sync.Mutex // guards what follows
-	heads   map[broker.AppUID]uint64
-	log     map[broker.AppUID][]*message.Message
-	last    [16]byte
-	batches int
+	mu       sync.Mutex // guards what follows
+	apps     map[broker.AppUID]*appRows
+	filterID int64
+	last     [16]byte
+	batches  int
+}
+
+// appRows is what the tables hold of one app.
+type appRows struct {
+	head     uint64
+	log      []*message.Message // in order
+	filters  map[int64]string
+	pending  map[int64][]message.Position // by filter, in order
+	sessions map[string]broker.SessionRow
+	subs     map[string]map[string]broker.SubscriptionRow // by Client Identifier and Topic Filter
 }
 
 // NewStore returns a store with the given apps.
 func NewStore(apps ...broker.AppUID) *Store {
-	s := &Store{heads: map[broker.AppUID]uint64{}, log: map[broker.AppUID][]*message.Message{}}
+	s := &Store{apps: map[broker.AppUID]*appRows{}}
 	for _, a := range apps {
-		s.heads[a] = 0
+		s.AddApp(a)
 	}
 	return s
+}
+
+// AddApp makes an app that has nothing yet.
+func (s *Store) AddApp(app broker.AppUID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.apps[app] = &appRows{
+		filters: map[int64]string{}, pending: map[int64][]message.Position{}, sessions: map[string]broker.SessionRow{},
+		subs: map[string]map[string]broker.SubscriptionRow{},
+	}
 }
 
 // Batches returns how many batches were committed.
@@ -41,23 +66,58 @@ func (s *Store) Batches() int {
 	return s.batches
 }
 
-// Log returns what an app's log holds, as copies.
+// appLocked returns an app's rows, of an app that has none where it is gone.
+func (s *Store) appLocked(app broker.AppUID) *appRows {
+	if a := s.apps[app]; a != nil {
+		return a
+	}
+	return &appRows{}
+}
+
+// Log returns what an app's log holds.
 func (s *Store) Log(app broker.AppUID) []*message.Message {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Clone(s.log[app])
+	return slices.Clone(s.appLocked(app).log)
 }
 
-// Forget removes an app.
+// Pending returns the positions that are pending for a durable filter of an app, in order.
+func (s *Store) Pending(app broker.AppUID, filter string) []message.Position {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.appLocked(app)
+	for id, f := range a.filters {
+		if f == filter {
+			return slices.Clone(a.pending[id])
+		}
+	}
+	return nil
+}
+
+// Session returns a stored session of an app.
+func (s *Store) Session(app broker.AppUID, clientID string) (one broker.StoredSession, there bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.appLocked(app)
+	_, there = a.sessions[clientID]
+	if !there {
+		return broker.StoredSession{}, false
+	}
+	return a.session(clientID), true
+}
+
+// Forget removes an app with all it has.
 func (s *Store) Forget(app broker.AppUID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.heads, app)
-	delete(s.log, app)
+	delete(s.apps, app)
 }
 
 // Commit implements broker.Store.
-func (s *Store) Commit(_ context.Context, b broker.Batch) ([]uint64, error) {
+func (s *Store) Commit(ctx context.Context, b broker.Batch) ([]uint64, error) {
+	if ctx.Err() != nil {
+		return nil, errors.Join(broker.ErrStoreUnavailable, ctx.Err())
+	}
 	if s.BeforeCommit != nil {
 		if err := s.BeforeCommit(b); err != nil {
 			return nil, err
@@ -76,14 +136,25 @@ func (s *Store) commit(b broker.Batch) []uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	seqs := make([]uint64, len(b.Writes))
-	for i, w := range b.Writes {
-		if _, there := s.heads[w.App]; !there || len(w.Parts) == 0 {
+	for i := range b.Writes {
+		w := &b.Writes[i]
+		a := s.apps[w.App]
+		if a == nil || len(w.Parts)+len(w.Sessions) == 0 {
 			continue
 		}
-		s.heads[w.App]++
-		seqs[i] = s.heads[w.App]
+		if len(w.Parts) > 0 {
+			a.head++
+		}
+		seqs[i] = a.head
 		for part, p := range w.Parts {
-			s.log[w.App] = append(s.log[w.App], row(p.Message, message.Position{Seq: seqs[i], Part: uint32(part)}))
+			at := message.Position{Seq: a.head, Part: uint32(part)}
+			a.log = append(a.log, row(p.Message, at))
+			for _, f := range p.Filters {
+				a.pending[f] = append(a.pending[f], at)
+			}
+		}
+		for j := range w.Sessions {
+			a.change(&w.Sessions[j], a.head)
 		}
 	}
 	s.last = b.ID
@@ -91,10 +162,46 @@ func (s *Store) commit(b broker.Batch) []uint64 {
 	return seqs
 }
 
+func (a *appRows) change(c *broker.SessionChange, seq uint64) {
+	if c.Delete {
+		delete(a.sessions, c.ClientID)
+		delete(a.subs, c.ClientID)
+	}
+	for _, f := range c.Unsubscribe {
+		delete(a.subs[c.ClientID], f)
+	}
+	if c.Keep != nil {
+		r := copyRow(*c.Keep)
+		r.ClientID = c.ClientID
+		a.sessions[c.ClientID] = r
+	}
+	for _, u := range c.Subscribe {
+		if u.BeginsHere {
+			u.Begins, u.BeginsHere = message.Position{Seq: seq, Part: math.MaxUint32}, false
+		}
+		if a.subs[c.ClientID] == nil {
+			a.subs[c.ClientID] = map[string]broker.SubscriptionRow{}
+		}
+		a.subs[c.ClientID][u.Filter] = u
+	}
+	for _, p := range c.Settle {
+		if _, ours := a.filters[p.FilterID]; ours {
+			a.pending[p.FilterID] = slices.DeleteFunc(a.pending[p.FilterID], func(at message.Position) bool { return at == p.Position })
+		}
+	}
+}
+
+// copyRow copies a session's row, as a database does: what may not be NULL is not nil.
+func copyRow(r broker.SessionRow) broker.SessionRow {
+	r.Will = slices.Clone(r.Will)
+	r.Window, r.Inbound = append([]byte{}, r.Window...), append([]byte{}, r.Inbound...)
+	return r
+}
+
 // row copies a message, as a database does.
 func row(m *message.Message, p message.Position) *message.Message {
 	return &message.Message{
-		Topic: m.Topic, Payload: slices.Clone(m.Payload), Properties: slices.Clone(m.Properties), Publisher: m.Publisher,
+		Topic: m.Topic, Payload: append([]byte{}, m.Payload...), Properties: append([]byte{}, m.Properties...), Publisher: m.Publisher,
 		Arrived: m.Arrived, Expires: m.Expires, Position: p, QoS: m.QoS, Retain: m.Retain,
 	}
 }
@@ -103,18 +210,18 @@ func row(m *message.Message, p message.Position) *message.Message {
 func (s *Store) Committed(_ context.Context, id [16]byte) (bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.last == id, nil
+	return s.batches > 0 && s.last == id, nil
 }
 
 // Head implements broker.Store.
 func (s *Store) Head(_ context.Context, app broker.AppUID) (uint64, string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	seq, there := s.heads[app]
-	if !there {
+	a := s.apps[app]
+	if a == nil {
 		return 0, "", broker.ErrNoSuchApp
 	}
-	return seq, "epoch", nil
+	return a.head, "epoch", nil
 }
 
 // Retained implements broker.Store.
@@ -136,42 +243,211 @@ func (s *Store) Retained(_ context.Context, app broker.AppUID, yield func(*messa
 	return nil
 }
 
+// find returns the entry of the log at a position, or nil.
+func (a *appRows) find(p message.Position) *message.Message {
+	i, found := slices.BinarySearchFunc(a.log, p, func(m *message.Message, p message.Position) int { return m.Position.Compare(p) })
+	if !found {
+		return nil
+	}
+	return a.log[i]
+}
+
 // Messages implements broker.Store.
 func (s *Store) Messages(_ context.Context, app broker.AppUID, positions []message.Position) ([]*message.Message, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.appLocked(app)
 	var found []*message.Message
-	for _, m := range s.Log(app) {
-		if slices.Contains(positions, m.Position) {
-			found = append(found, row(m, m.Position))
+	for _, p := range slices.Compact(slices.SortedFunc(slices.Values(positions), message.Position.Compare)) {
+		if m := a.find(p); m != nil {
+			found = append(found, row(m, p))
 		}
 	}
 	return found, nil
 }
 
-// Compact implements broker.Store: it deletes nothing.
-func (s *Store) Compact(_ context.Context, _ broker.AppUID, c broker.Compaction) (message.Position, int, error) {
-	return c.UpTo, 0, nil
+// FilterIDs implements broker.Store.
+func (s *Store) FilterIDs(_ context.Context, app broker.AppUID, filters []string) ([]int64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.apps[app]
+	if a == nil {
+		return nil, broker.ErrNoSuchApp
+	}
+	known := map[string]int64{}
+	for id, f := range a.filters {
+		known[f] = id
+	}
+	ids := make([]int64, len(filters))
+	for i, f := range filters {
+		if known[f] == 0 {
+			s.filterID++
+			known[f] = s.filterID
+			a.filters[s.filterID] = f
+		}
+		ids[i] = known[f]
+	}
+	return ids, nil
 }
 
-// FilterIDs implements broker.Store.
-func (s *Store) FilterIDs(context.Context, broker.AppUID, []string) ([]int64, error) { return nil, nil }
-
 // Filters implements broker.Store.
-func (s *Store) Filters(context.Context, broker.AppUID) (map[int64]string, error) { return nil, nil }
+func (s *Store) Filters(_ context.Context, app broker.AppUID) (map[int64]string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := map[int64]string{}
+	maps.Copy(all, s.appLocked(app).filters)
+	return all, nil
+}
+
+// waiting returns the positions that are pending for any of the filters, in order, with those filters.
+func (a *appRows) waiting(from []broker.FilterFrom) (order []message.Position, by map[message.Position][]int64) {
+	by = map[message.Position][]int64{}
+	for _, f := range from {
+		if _, ours := a.filters[f.ID]; !ours {
+			continue
+		}
+		for _, p := range a.pending[f.ID] {
+			if p.Compare(f.After) > 0 {
+				by[p] = append(by[p], f.ID)
+			}
+		}
+	}
+	for p := range by {
+		slices.Sort(by[p])
+	}
+	return slices.SortedFunc(maps.Keys(by), message.Position.Compare), by
+}
 
 // Page implements broker.Store.
-func (s *Store) Page(context.Context, broker.AppUID, []int64, message.Position, int) ([]broker.PageEntry, error) {
-	return nil, nil
+func (s *Store) Page(_ context.Context, app broker.AppUID, from []broker.FilterFrom, limit int) ([]broker.PageEntry, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.appLocked(app)
+	order, by := a.waiting(from)
+	var page []broker.PageEntry
+	for _, p := range order[:min(len(order), max(limit, 0))] {
+		if m := a.find(p); m != nil {
+			page = append(page, broker.PageEntry{Message: row(m, p), Filters: by[p]})
+		}
+	}
+	return page, nil
+}
+
+// Backlog implements broker.Store.
+func (s *Store) Backlog(_ context.Context, app broker.AppUID, from []broker.FilterFrom, keepMessages int, keepBytes int64) (broker.Backlog, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.appLocked(app)
+	order, _ := a.waiting(from)
+	var b broker.Backlog
+	for i, p := range slices.Backward(order) {
+		var size int64
+		if m := a.find(p); m != nil {
+			size = int64(len(m.Topic) + len(m.Payload) + len(m.Properties))
+		}
+		if b.Messages >= keepMessages || b.Bytes+size > keepBytes {
+			b.CutAt, b.Dropped = p, i+1
+			break
+		}
+		b.Messages++
+		b.Bytes += size
+	}
+	return b, nil
 }
 
 // Sessions implements broker.Store.
-func (s *Store) Sessions(context.Context, broker.AppUID, func(broker.StoredSession) error) error {
+func (s *Store) Sessions(_ context.Context, app broker.AppUID, yield func(broker.StoredSession) error) error {
+	s.mu.Lock()
+	a := s.appLocked(app)
+	var all []broker.StoredSession
+	for _, id := range slices.Sorted(maps.Keys(a.sessions)) {
+		all = append(all, a.session(id))
+	}
+	s.mu.Unlock()
+	for _, one := range all {
+		if err := yield(one); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
+func (a *appRows) session(id string) broker.StoredSession {
+	one := broker.StoredSession{Row: copyRow(a.sessions[id])}
+	for _, f := range slices.Sorted(maps.Keys(a.subs[id])) {
+		one.Subscriptions = append(one.Subscriptions, a.subs[id][f])
+	}
+	return one
+}
+
 // Settle implements broker.Store.
-func (s *Store) Settle(context.Context, broker.AppUID, int64, message.Position) (int64, error) {
-	return 0, nil
+func (s *Store) Settle(_ context.Context, app broker.AppUID, filterID int64, upTo message.Position) (int64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.appLocked(app)
+	if _, ours := a.filters[filterID]; !ours {
+		return 0, nil
+	}
+	before := len(a.pending[filterID])
+	a.pending[filterID] = slices.DeleteFunc(a.pending[filterID], func(p message.Position) bool { return p.Compare(upTo) <= 0 })
+	return int64(before - len(a.pending[filterID])), nil
 }
 
 // DropFilter implements broker.Store.
-func (s *Store) DropFilter(context.Context, broker.AppUID, int64) error { return nil }
+func (s *Store) DropFilter(_ context.Context, app broker.AppUID, filterID int64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.appLocked(app)
+	if _, ours := a.filters[filterID]; !ours {
+		return auth.ErrNotFound
+	}
+	for _, subs := range a.subs {
+		for _, u := range subs {
+			if u.FilterID == filterID {
+				return auth.ErrNotFound
+			}
+		}
+	}
+	delete(a.filters, filterID)
+	delete(a.pending, filterID)
+	return nil
+}
+
+// Compact implements broker.Store.
+func (s *Store) Compact(_ context.Context, app broker.AppUID, c broker.Compaction) (looked message.Position, deleted int, err error) {
+	s.mu.Lock()
+	a := s.appLocked(app)
+	step := slices.DeleteFunc(slices.Clone(a.log), func(m *message.Message) bool {
+		return m.Position.Compare(c.After) <= 0 || m.Position.Compare(c.UpTo) > 0
+	})
+	step = step[:min(len(step), c.Limit)]
+	pending := map[message.Position]bool{}
+	for id := range a.filters {
+		for _, p := range a.pending[id] {
+			pending[p] = true
+		}
+	}
+	s.mu.Unlock()
+	gone := map[message.Position]bool{}
+	for _, m := range step {
+		looked = m.Position
+		live := m.Retain && !m.Clears() && c.Live(m.Topic, m.Position)
+		switch {
+		case live:
+		case pending[m.Position] || !m.Arrived.Before(c.KeepSince) || c.Held(m.Position):
+			if m.Retain && !m.Clears() {
+				c.Remains(m.Topic)
+			}
+		case m.Clears() && !c.ClearMayGo(m.Topic):
+		default:
+			gone[m.Position] = true
+		}
+	}
+	if len(step) < c.Limit {
+		looked = c.UpTo
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a.log = slices.DeleteFunc(a.log, func(m *message.Message) bool { return gone[m.Position] })
+	return looked, len(gone), nil
+}

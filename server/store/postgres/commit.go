@@ -85,20 +85,15 @@ func (s *Store) commit(ctx context.Context, batch broker.Batch) (seqs []uint64, 
 		return nil, false, err //nolint:wrapcheck // wrapped by Commit
 	}
 	defer tx.Rollback(ctx) //nolint:errcheck // after a commit it does nothing
-	if seqs, err = numbers(ctx, tx, batch.Writes); err != nil {
+	n, err := numbers(ctx, tx, batch.Writes)
+	if err != nil {
 		return nil, false, err
 	}
 	// One round trip for all the rest.
 	b := &pgx.Batch{}
-	queueMessages(b, batch.Writes, seqs)
-	queuePending(b, batch.Writes, seqs)
-	for i := range batch.Writes {
-		for _, c := range batch.Writes[i].Sessions {
-			for _, st := range s.SessionStatements(c) {
-				b.Queue(st.Text, st.Args...)
-			}
-		}
-	}
+	queueMessages(b, batch.Writes, n.Seqs)
+	queuePending(b, batch.Writes, n.Seqs)
+	queueSessions(b, sqlstore.Fold(batch.Writes, n))
 	// The batch's id, and the fence with it. The row is not locked, unlike in fence: this connection holds the server's lock,
 	// so nobody takes over before it has ended.
 	b.Queue(`INSERT INTO node_batch (node, batch_id) SELECT w.node, $2 FROM writer AS w WHERE w.node = $1 AND w.instance = $3
@@ -115,12 +110,12 @@ func (s *Store) commit(ctx context.Context, batch broker.Batch) (seqs []uint64, 
 	if err = tx.Commit(ctx); err != nil {
 		return nil, true, err //nolint:wrapcheck // wrapped by Commit
 	}
-	return seqs, false, nil
+	return n.Seqs, false, nil
 }
 
 // numbers takes the seqs of the batch from the apps' heads: first, because the rows need them; the row locks keep seq
 // dense and in the order of commits.
-func numbers(ctx context.Context, tx pgx.Tx, writes []broker.Write) ([]uint64, error) {
+func numbers(ctx context.Context, tx pgx.Tx, writes []broker.Write) (sqlstore.Numbers, error) {
 	return sqlstore.Number(writes, func(app broker.AppUID, n uint64) (last uint64, err error) {
 		err = tx.QueryRow(ctx, `UPDATE app_head SET seq = seq + $1 WHERE app_uid = $2 RETURNING seq`, int64(n), int64(app)).Scan(&last) //nolint:gosec // a count fits
 		if errors.Is(err, pgx.ErrNoRows) {

@@ -36,6 +36,7 @@ type Store struct {
 	cfg        Config
 	lock       *os.File
 	read       *sql.DB
+	reader     *reader
 	control    *sql.DB // the control plane's writes and migrations
 	checkpoint *sql.DB
 	stop       chan struct{}
@@ -74,6 +75,9 @@ func (s *Store) open(ctx context.Context) (err error) {
 		return fmt.Errorf("migrate: %w", explain(err))
 	}
 	if s.read, err = s.handle(ctx, 4, busyTimeout); err != nil {
+		return err
+	}
+	if s.reader, err = newReader(ctx, s.read); err != nil {
 		return err
 	}
 	if s.checkpoint, err = s.handle(ctx, 1, restartPatience); err != nil {

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"slices"
-	"strings"
 
 	"github.com/embercast/embercast/realtime/broker"
 	"github.com/embercast/embercast/realtime/message"
@@ -33,9 +32,11 @@ func (s *Store) Committed(ctx context.Context, id [16]byte) (bool, error) {
 	return string(last) == string(id[:]), s.fail("last batch", err)
 }
 
-const messageColumns = `seq, part, topic, payload, properties, qos, retain, publisher, arrived_at, expires_at`
+// MessageColumns are what ScanMessage reads.
+const MessageColumns = `seq, part, topic, payload, properties, qos, retain, publisher, arrived_at, expires_at`
 
-func scanMessage(rows interface{ Scan(...any) error }, more ...any) (*message.Message, error) {
+// ScanMessage reads a message, and what the query selects more.
+func ScanMessage(rows interface{ Scan(...any) error }, more ...any) (*message.Message, error) {
 	m := &message.Message{}
 	var arrived int64
 	var expires sql.NullInt64
@@ -49,14 +50,14 @@ func scanMessage(rows interface{ Scan(...any) error }, more ...any) (*message.Me
 
 // Retained implements broker.Store. It reads the log once, in order, and keeps no more than the live topics.
 func (s *Store) Retained(ctx context.Context, app broker.AppUID, yield func(*message.Message) error) error {
-	rows, err := s.Read.QueryContext(ctx, s.sql(`SELECT `+messageColumns+` FROM messages WHERE app_uid = ? ORDER BY seq, part`), app)
+	rows, err := s.Read.QueryContext(ctx, s.sql(`SELECT `+MessageColumns+` FROM messages WHERE app_uid = ? ORDER BY seq, part`), app)
 	if err != nil {
 		return s.fail("retained", err)
 	}
 	defer rows.Close() //nolint:errcheck // rows.Err tells
 	live := map[string]*message.Message{}
 	for rows.Next() {
-		m, err := scanMessage(rows)
+		m, err := ScanMessage(rows)
 		if err != nil {
 			return s.fail("retained", err)
 		}
@@ -83,67 +84,12 @@ func (s *Store) Retained(ctx context.Context, app broker.AppUID, yield func(*mes
 	return nil
 }
 
-// Messages implements broker.Store.
-func (s *Store) Messages(ctx context.Context, app broker.AppUID, positions []message.Position) ([]*message.Message, error) {
-	var found []*message.Message
-	for _, p := range positions {
-		row := s.Read.QueryRowContext(ctx, s.sql(`SELECT `+messageColumns+` FROM messages WHERE app_uid = ? AND seq = ? AND part = ?`), app, p.Seq, p.Part)
-		m, err := scanMessage(row)
-		if errors.Is(err, sql.ErrNoRows) {
-			continue
-		}
-		if err != nil {
-			return nil, s.fail("messages", err)
-		}
-		found = append(found, m)
-	}
-	slices.SortFunc(found, func(x, y *message.Message) int { return x.Position.Compare(y.Position) })
-	return found, nil
-}
-
-// Page implements broker.Store: one ordered read of the pending rows of the filters, joined with the log.
-func (s *Store) Page(ctx context.Context, app broker.AppUID, filters []int64, after message.Position, limit int) ([]broker.PageEntry, error) {
-	if len(filters) == 0 || limit <= 0 {
-		return nil, nil
-	}
-	args := []any{app}
-	for _, f := range filters {
-		args = append(args, f)
-	}
-	args = append(args, after.Seq, after.Seq, after.Part, limit*len(filters))
-	rows, err := s.Read.QueryContext(ctx, s.sql(`SELECT m.seq, m.part, m.topic, m.payload, m.properties, m.qos, m.retain,
-		m.publisher, m.arrived_at, m.expires_at, p.filter_id
-		FROM pending AS p JOIN messages AS m ON m.app_uid = ? AND m.seq = p.seq AND m.part = p.part
-		WHERE p.filter_id IN (?`+strings.Repeat(", ?", len(filters)-1)+`) AND (p.seq > ? OR p.seq = ? AND p.part > ?)
-		ORDER BY p.seq, p.part, p.filter_id LIMIT ?`), args...)
-	if err != nil {
-		return nil, s.fail("page", err)
-	}
-	defer rows.Close() //nolint:errcheck // rows.Err tells
-	var page []broker.PageEntry
-	for rows.Next() {
-		var filter int64
-		m, err := scanMessage(rows, &filter)
-		if err != nil {
-			return nil, s.fail("page", err)
-		}
-		if n := len(page); n > 0 && page[n-1].Message.Position == m.Position {
-			page[n-1].Filters = append(page[n-1].Filters, filter)
-			continue
-		}
-		if len(page) == limit {
-			break
-		}
-		page = append(page, broker.PageEntry{Message: m, Filters: []int64{filter}})
-	}
-	return page, s.fail("page", rows.Err())
-}
-
 // Settle implements broker.Store.
 func (s *Store) Settle(ctx context.Context, app broker.AppUID, filterID int64, upTo message.Position) (n int64, err error) {
 	err = s.tx(ctx, "settle", func(ctx context.Context, tx *sql.Tx) error {
-		r, err := tx.ExecContext(ctx, s.sql(`DELETE FROM pending WHERE filter_id = ? AND (seq < ? OR seq = ? AND part <= ?)
-			AND filter_id IN (SELECT filter_id FROM filters WHERE app_uid = ?)`), filterID, upTo.Seq, upTo.Seq, upTo.Part, app)
+		seq, part := Signed(upTo)
+		r, err := tx.ExecContext(ctx, s.sql(`DELETE FROM pending WHERE filter_id = ? AND (seq, part) <= (?, ?)
+			AND filter_id IN (SELECT filter_id FROM filters WHERE app_uid = ?)`), filterID, seq, part, app)
 		if err != nil {
 			return err //nolint:wrapcheck // wrapped by tx
 		}

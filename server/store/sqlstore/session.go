@@ -4,36 +4,104 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/embercast/embercast/realtime/broker"
 )
 
-// FilterIDs implements broker.Store.
-func (s *Store) FilterIDs(ctx context.Context, app broker.AppUID, filters []string) (ids []int64, err error) {
-	err = s.tx(ctx, "filters", func(ctx context.Context, tx *sql.Tx) error {
-		ids = make([]int64, len(filters))
-		for i, f := range filters {
-			find := func() error {
-				row := tx.QueryRowContext(ctx, s.sql(`SELECT filter_id FROM filters WHERE app_uid = ? AND filter = ?`), app, f)
-				return row.Scan(&ids[i]) //nolint:wrapcheck // wrapped by tx
+// filterStep is how many filters one statement names (chosen).
+const filterStep = 200
+
+// FilterIDs implements broker.Store. Mostly all are there, and then nothing is written. Those that are missing are made
+// in a transaction that holds the app's head, so that none is made for an app that is being deleted.
+func (s *Store) FilterIDs(ctx context.Context, app broker.AppUID, filters []string) ([]int64, error) {
+	distinct := slices.Compact(slices.Sorted(slices.Values(filters)))
+	known := map[string]int64{}
+	if _, _, err := s.Head(ctx, app); err != nil {
+		return nil, err
+	}
+	if err := s.findFilters(ctx, s.Read, app, distinct, known); err != nil {
+		return nil, s.fail("filters", err)
+	}
+	missing := slices.DeleteFunc(distinct, func(f string) bool { _, there := known[f]; return there })
+	if len(missing) > 0 {
+		err := s.tx(ctx, "filters", func(ctx context.Context, tx *sql.Tx) error {
+			if err := s.holdApp(ctx, tx, app); err != nil {
+				return err
 			}
-			if err := find(); !errors.Is(err, sql.ErrNoRows) {
-				if err != nil {
+			for some := range slices.Chunk(missing, filterStep) {
+				args := make([]any, 0, 2*len(some))
+				for _, f := range some {
+					args = append(args, int64(app), f)
+				}
+				if err := s.exec(ctx, tx, `INSERT INTO filters (app_uid, filter) VALUES (?, ?)`+strings.Repeat(", (?, ?)", len(some)-1)+
+					` ON CONFLICT (app_uid, filter) DO NOTHING`, args...); err != nil {
 					return err
 				}
-				continue
 			}
-			if err := s.exec(ctx, tx, `INSERT INTO filters (app_uid, filter) VALUES (?, ?) ON CONFLICT (app_uid, filter) DO NOTHING`, app, f); err != nil {
-				return err
-			}
-			if err := find(); err != nil {
-				return err
-			}
+			return s.findFilters(ctx, tx, app, missing, known)
+		})
+		if err != nil {
+			return nil, err
 		}
-		return nil
-	})
-	return ids, err
+	}
+	ids := make([]int64, len(filters))
+	for i, f := range filters {
+		ids[i] = known[f]
+	}
+	return ids, nil
+}
+
+// holdApp keeps an app from being deleted until tx ends; commits of its batches go on.
+func (s *Store) holdApp(ctx context.Context, tx *sql.Tx, app broker.AppUID) error {
+	text := `SELECT 1 FROM app_head WHERE app_uid = ?`
+	if s.Dollar {
+		text += ` FOR KEY SHARE`
+	}
+	var one int
+	err := tx.QueryRowContext(ctx, s.sql(text), app).Scan(&one)
+	if errors.Is(err, sql.ErrNoRows) {
+		return broker.ErrNoSuchApp
+	}
+	return err //nolint:wrapcheck // wrapped by tx
+}
+
+// findFilters adds those filters that are there to known.
+func (s *Store) findFilters(ctx context.Context, db querier, app broker.AppUID, filters []string, known map[string]int64) error {
+	for some := range slices.Chunk(filters, filterStep) {
+		args := []any{int64(app)}
+		for _, f := range some {
+			args = append(args, f)
+		}
+		if err := s.scanFilters(ctx, db, known, `SELECT filter_id, filter FROM filters WHERE app_uid = ? AND filter IN (?`+
+			strings.Repeat(", ?", len(some)-1)+`)`, args...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type querier interface {
+	QueryContext(ctx context.Context, text string, args ...any) (*sql.Rows, error)
+}
+
+func (s *Store) scanFilters(ctx context.Context, db querier, known map[string]int64, text string, args ...any) error {
+	rows, err := db.QueryContext(ctx, s.sql(text), args...)
+	if err != nil {
+		return err //nolint:wrapcheck // wrapped by FilterIDs
+	}
+	defer rows.Close() //nolint:errcheck // rows.Err tells
+	for rows.Next() {
+		var id int64
+		var filter string
+		if err := rows.Scan(&id, &filter); err != nil {
+			return err //nolint:wrapcheck // wrapped by FilterIDs
+		}
+		known[filter] = id
+	}
+	return rows.Err() //nolint:wrapcheck // wrapped by FilterIDs
 }
 
 // Filters implements broker.Store.
@@ -122,44 +190,4 @@ func (s *Store) subscriptions(ctx context.Context, app broker.AppUID) (map[strin
 		all[client] = append(all[client], r)
 	}
 	return all, s.fail("subscriptions", rows.Err())
-}
-
-// Statement is one statement of a batch.
-type Statement struct {
-	Text string
-	Args []any
-}
-
-// SessionStatements are what a session change writes, in order, for the dialects' Commit.
-func (s *Store) SessionStatements(c broker.SessionChange) []Statement {
-	id := c.State.ClientID
-	if c.Delete {
-		return []Statement{
-			{s.sql(`DELETE FROM subscriptions WHERE app_uid = ? AND client_id = ?`), []any{int64(c.App), id}},
-			{s.sql(`DELETE FROM sessions WHERE app_uid = ? AND client_id = ?`), []any{int64(c.App), id}},
-		}
-	}
-	r := &c.State
-	all := []Statement{{s.sql(`INSERT INTO sessions (app_uid, client_id, subject, expiry, ended_at, will, cursor_seq, cursor_part,
-		"window", inbound, next_packet_id, fallen_out) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-		ON CONFLICT (app_uid, client_id) DO UPDATE SET subject = excluded.subject, expiry = excluded.expiry,
-		ended_at = excluded.ended_at, will = excluded.will, cursor_seq = excluded.cursor_seq, cursor_part = excluded.cursor_part,
-		"window" = excluded."window", inbound = excluded.inbound, next_packet_id = excluded.next_packet_id,
-		fallen_out = excluded.fallen_out`), []any{
-		int64(c.App), id, r.Subject, int64(r.Expiry), nullMicros(r.EndedAt), r.Will, int64(r.Cursor.Seq), int64(r.Cursor.Part), //nolint:gosec // a seq fits
-		blob(r.Window), blob(r.Inbound), int64(r.NextPacketID), r.FallenOut,
-	}}}
-	for _, f := range c.Unsubscribe {
-		all = append(all, Statement{s.sql(`DELETE FROM subscriptions WHERE app_uid = ? AND client_id = ? AND filter = ?`), []any{int64(c.App), id, f}})
-	}
-	for _, u := range c.Subscribe {
-		all = append(all, Statement{s.sql(`INSERT INTO subscriptions (app_uid, client_id, filter, filter_id, options, subscription_id,
-			begins_seq, begins_part, retained_after) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
-			ON CONFLICT (app_uid, client_id, filter) DO UPDATE SET filter_id = excluded.filter_id, options = excluded.options,
-			subscription_id = excluded.subscription_id, begins_seq = excluded.begins_seq, begins_part = excluded.begins_part,
-			retained_after = excluded.retained_after`), []any{
-			int64(c.App), id, u.Filter, u.FilterID, int64(u.Options), int64(u.ID), int64(u.Begins.Seq), int64(u.Begins.Part), u.RetainedAfter, //nolint:gosec // a seq fits
-		}})
-	}
-	return all
 }

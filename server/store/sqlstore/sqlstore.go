@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/embercast/embercast/auth"
+	"github.com/embercast/embercast/realtime/broker"
 )
 
 // Store reads and writes over two handles; on Postgres they are the same.
@@ -47,6 +48,9 @@ func (s *Store) sql(text string) string {
 	}
 	return b.String()
 }
+
+// Fail says what failed, with the error as broker or auth knows it; nil stays nil.
+func (s *Store) Fail(doing string, err error) error { return s.fail(doing, err) }
 
 func (s *Store) fail(doing string, err error) error {
 	if err == nil {
@@ -84,7 +88,7 @@ func (s *Store) longTx(ctx context.Context, doing string, do func(context.Contex
 	}
 	if err != nil {
 		_ = tx.Rollback() //nolint:errcheck // the first error counts
-		if errors.Is(err, auth.ErrNotFound) || errors.Is(err, auth.ErrConflict) {
+		if errors.Is(err, auth.ErrNotFound) || errors.Is(err, auth.ErrConflict) || errors.Is(err, broker.ErrNoSuchApp) {
 			return err
 		}
 		return s.fail(doing, err)

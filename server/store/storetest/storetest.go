@@ -5,8 +5,6 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
-	"math"
-	"strings"
 	"testing"
 	"time"
 
@@ -27,25 +25,78 @@ type Store interface {
 
 var at = time.Date(2026, 11, 24, 12, 0, 0, 123_456_000, time.UTC)
 
+// Log is the part of a store that the engine uses, with apps that can be made and deleted.
+type Log interface {
+	broker.Store
+	NewApp(t *testing.T, id string) broker.AppUID
+	DropApp(t *testing.T, app broker.AppUID)
+	Close() error
+}
+
 // Run tests the stores that open returns: each call an empty one, which it closes after the test.
 func Run(t *testing.T, open func(t *testing.T) Store) {
 	cases := map[string]func(*testing.T, Store){
-		"an app is loaded with its keys and newest rules":              loadsApps,
-		"an app id is taken once, and made again starts empty":         deletesApps,
-		"rules have versions, and one version is put once":             versionsRules,
-		"the audit is listed newest first, by app":                     listsAudit,
-		"an idempotency key is claimed once":                           claimsIdempotency,
-		"seqs are dense per app and in the order of the writes":        numbersWrites,
-		"a batch fails as a whole":                                     failsWhole,
-		"the newest retained entry of a topic is its retained message": keepsRetained,
-		"messages come back as they were":                              roundTrips,
-		"pages are ordered, without duplicates, after a position":      pages,
-		"sessions come back with their subscriptions":                  keepsSessions,
-		"pending rows are settled by filter and position":              settles,
-		"compaction keeps what is live, pending, held or young":        compacts,
-		"compaction keeps a clear for as long as what it cleared":      keepsClears,
-		"apps do not see each other":                                   isolates,
-		"the last batch is known by its id":                            knowsBatch,
+		"an app is loaded with its keys and newest rules":      loadsApps,
+		"an app id is taken once, and made again starts empty": deletesApps,
+		"rules have versions, and one version is put once":     versionsRules,
+		"the audit is listed newest first, by app":             listsAudit,
+		"an idempotency key is claimed once":                   claimsIdempotency,
+	}
+	for name, test := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := open(t)
+			t.Cleanup(func() { require.NoError(t, s.Close()) })
+			test(t, s)
+		})
+	}
+	RunLog(t, func(t *testing.T) Log {
+		t.Helper()
+		return whole{open(t)}
+	})
+}
+
+// whole is a whole store as a Log.
+type whole struct{ Store }
+
+func (w whole) NewApp(t *testing.T, id string) broker.AppUID {
+	t.Helper()
+	return newApp(t, w, id)
+}
+
+func (w whole) DropApp(t *testing.T, app broker.AppUID) {
+	t.Helper()
+	require.NoError(t, w.DeleteApp(t.Context(), int64(app), auth.Audit{At: at}))
+}
+
+// RunLog tests the Logs that open returns: each call an empty one, which it closes after the test.
+func RunLog(t *testing.T, open func(t *testing.T) Log) {
+	cases := map[string]func(*testing.T, Log){
+		"seqs are dense per app and in the order of the writes":                  numbersWrites,
+		"a write that only changes sessions gets the head that it stands behind": numbersSessions,
+		"a batch fails as a whole":                                               failsWhole,
+		"the newest retained entry of a topic is its retained message":           keepsRetained,
+		"messages come back as they were":                                        roundTrips,
+		"many messages are found by their positions":                             findsMany,
+		"a filter has one id, which an app that is gone does not get":            namesFilters,
+		"pages are ordered, without duplicates, after a position":                pages,
+		"a page takes each filter from its own position":                         pagesFromPositions,
+		"a page of many filters is the same as one of a model":                   pagesLikeModel,
+		"a backlog is cut by messages and by bytes, the newest remain":           cutsBacklog,
+		"a backlog of thousands is measured through":                             measuresLongBacklog,
+		"sessions come back with their subscriptions":                            keepsSessions,
+		"a subscription begins behind the write that it stands in":               beginsHere,
+		"several changes of a session in one batch follow each other":            changesInOrder,
+		"a session change does what it names in the order of its fields":         changesWithin,
+		"many sessions are changed in one batch":                                 changesMany,
+		"pending rows are settled by filter and position":                        settles,
+		"pending rows are settled one by one, in a session change":               settlesRows,
+		"session changes of an app that is gone are not written":                 skipsGoneApp,
+		"an app that is deleted leaves nothing behind":                           leavesNothing,
+		"compaction keeps what is live, pending, held or young":                  compacts,
+		"compaction keeps a clear for as long as what it cleared":                keepsClears,
+		"apps do not see each other":                                             isolates,
+		"the last batch is known by its id":                                      knowsBatch,
 	}
 	for name, test := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -78,7 +129,7 @@ func write(app broker.AppUID, messages ...*message.Message) broker.Write {
 	return w
 }
 
-func commit(t *testing.T, s Store, writes ...broker.Write) []uint64 {
+func commit(t *testing.T, s broker.Store, writes ...broker.Write) []uint64 {
 	t.Helper()
 	b := broker.Batch{Writes: writes}
 	_, err := rand.Read(b.ID[:])
@@ -88,7 +139,7 @@ func commit(t *testing.T, s Store, writes ...broker.Write) []uint64 {
 	return seqs
 }
 
-func retained(t *testing.T, s Store, app broker.AppUID) (all []string) {
+func retained(t *testing.T, s broker.Store, app broker.AppUID) (all []string) {
 	t.Helper()
 	require.NoError(t, s.Retained(t.Context(), app, func(m *message.Message) error {
 		all = append(all, fmt.Sprintf("%d.%d %s=%s", m.Position.Seq, m.Position.Part, m.Topic, m.Payload))
@@ -202,249 +253,4 @@ func claimsIdempotency(t *testing.T, s Store) {
 	_, found, err = s.ClaimIdempotency(t.Context(), "k", []byte("g"), at)
 	require.NoError(t, err)
 	require.False(t, found)
-}
-
-func numbersWrites(t *testing.T, s Store) {
-	a, b := newApp(t, s, "a"), newApp(t, s, "b")
-	seqs := commit(t, s, write(b, msg("x", "1", true)), write(a, msg("x", "1", true), msg("y", "1", true)), broker.Write{App: a}, write(b, msg("x", "2", true)), write(a, msg("z", "3", true)))
-	require.Equal(t, []uint64{1, 1, 0, 2, 2}, seqs)
-	require.Equal(t, []uint64{3}, commit(t, s, write(a, msg("x", "4", true))))
-	seq, epoch, err := s.Head(t.Context(), a)
-	require.NoError(t, err)
-	require.EqualValues(t, 3, seq)
-	require.NotEmpty(t, epoch)
-	require.Equal(t, []string{"1.1 y=1", "2.0 z=3", "3.0 x=4"}, retained(t, s, a))
-}
-
-func failsWhole(t *testing.T, s Store) {
-	a := newApp(t, s, "a")
-	commit(t, s, write(a, msg("x", "1", true)))
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	_, err := s.Commit(ctx, broker.Batch{Writes: []broker.Write{write(a, msg("x", "2", true))}})
-	require.ErrorIs(t, err, broker.ErrStoreUnavailable, "a commit that is given up may be tried again")
-	require.Equal(t, []string{"1.0 x=1"}, retained(t, s, a))
-	require.Equal(t, []uint64{2}, commit(t, s, write(a, msg("x", "3", true))), "a failed batch takes no number")
-}
-
-func keepsRetained(t *testing.T, s Store) {
-	a := newApp(t, s, "a")
-	commit(t, s, write(a, msg("x", "1", true)), write(a, msg("y", "1", true)), write(a, msg("x", "2", true)), write(a, msg("live", "no", false)), write(a, msg("y", "", true)))
-	require.Equal(t, []string{"3.0 x=2"}, retained(t, s, a))
-}
-
-func roundTrips(t *testing.T, s Store) {
-	a := newApp(t, s, "a")
-	all := make([]byte, 256)
-	for i := range all {
-		all[i] = byte(i)
-	}
-	want := []*message.Message{
-		{Topic: "bin/är/日本/🔥", Payload: all, Properties: []byte{1, 1}, QoS: 2, Retain: true, Publisher: "pub", Arrived: at, Expires: at.Add(time.Hour)},
-		{Topic: "?quoted'\"$1;--", Payload: []byte(strings.Repeat("x", 1<<20)), QoS: 0, Retain: true, Arrived: at},
-	}
-	commit(t, s, write(a, want...))
-	var got []*message.Message
-	require.NoError(t, s.Retained(t.Context(), a, func(m *message.Message) error { got = append(got, m); return nil }))
-	require.Len(t, got, 2)
-	for i, m := range got {
-		require.Equal(t, message.Position{Seq: 1, Part: uint32(i)}, m.Position)
-		require.Equal(t, want[i].Topic, m.Topic)
-		require.Equal(t, want[i].Payload, m.Payload)
-		require.Equal(t, string(want[i].Properties), string(m.Properties))
-		require.Equal(t, want[i].QoS, m.QoS)
-		require.Equal(t, want[i].Publisher, m.Publisher)
-		require.Equal(t, want[i].Arrived, m.Arrived)
-		require.True(t, want[i].Expires.Equal(m.Expires))
-	}
-	found, err := s.Messages(t.Context(), a, []message.Position{{Seq: 1, Part: 1}, {Seq: 9}, {Seq: 1}})
-	require.NoError(t, err)
-	require.Len(t, found, 2)
-	require.Equal(t, want[0].Topic, found[0].Topic)
-}
-
-func filtered(app broker.AppUID, filters []int64, m *message.Message) broker.Write {
-	return broker.Write{App: app, Parts: []broker.Part{{Message: m, Filters: filters}}}
-}
-
-func pages(t *testing.T, s Store) {
-	a := newApp(t, s, "a")
-	ids, err := s.FilterIDs(t.Context(), a, []string{"x/#", "x/+", "other", "x/#"})
-	require.NoError(t, err)
-	require.Equal(t, ids[0], ids[3])
-	require.NotEqual(t, ids[0], ids[1])
-	names, err := s.Filters(t.Context(), a)
-	require.NoError(t, err)
-	require.Equal(t, map[int64]string{ids[0]: "x/#", ids[1]: "x/+", ids[2]: "other"}, names)
-	for i := range 10 {
-		to := []int64{ids[0]}
-		if i%2 == 0 {
-			to = append(to, ids[1])
-		}
-		commit(t, s, filtered(a, to, msg(fmt.Sprintf("x/%d", i), "p", false)), filtered(a, []int64{ids[2]}, msg("other", "p", false)))
-	}
-	page := func(filters []int64, after message.Position, limit int) (topics string) {
-		entries, err := s.Page(t.Context(), a, filters, after, limit)
-		require.NoError(t, err)
-		for _, e := range entries {
-			topics += fmt.Sprintf("%s*%d ", e.Message.Topic[2:], len(e.Filters))
-		}
-		return topics
-	}
-	require.Equal(t, "0*2 1*1 2*2 ", page(ids[:2], message.Position{}, 3))
-	require.Equal(t, "8*2 9*1 ", page(ids[:2], message.Position{Seq: 15}, 5))
-	require.Equal(t, "0*1 2*1 4*1 6*1 8*1 ", page(ids[1:2], message.Position{}, 100))
-	require.Empty(t, page(nil, message.Position{}, 100))
-}
-
-func keepsSessions(t *testing.T, s Store) {
-	a := newApp(t, s, "a")
-	ids, err := s.FilterIDs(t.Context(), a, []string{"f/1", "f/2"})
-	require.NoError(t, err)
-	row := broker.SessionRow{
-		ClientID: "c", Subject: "u", Expiry: time.Hour, EndedAt: at, Will: []byte("will"), Cursor: message.Position{Seq: 7, Part: 2},
-		Window: []byte{1, 2}, Inbound: []byte{3}, NextPacketID: 65_535, FallenOut: 9,
-	}
-	first := broker.SubscriptionRow{Filter: "f/1", FilterID: ids[0], Options: 0x2E, ID: 268_435_455, Begins: message.Position{Seq: 1, Part: 3}, RetainedAfter: "t"}
-	second := broker.SubscriptionRow{Filter: "f/2", FilterID: ids[1]}
-	change := func(c broker.SessionChange) {
-		c.App = a
-		commit(t, s, broker.Write{App: a, Sessions: []broker.SessionChange{c}})
-	}
-	change(broker.SessionChange{State: row, Subscribe: []broker.SubscriptionRow{first, second}})
-	change(broker.SessionChange{State: broker.SessionRow{ClientID: "b", Subject: "u", Expiry: -1}})
-	load := func() (all []broker.StoredSession) {
-		require.NoError(t, s.Sessions(t.Context(), a, func(one broker.StoredSession) error { all = append(all, one); return nil }))
-		return all
-	}
-	all := load()
-	require.Len(t, all, 2)
-	require.Equal(t, "b", all[0].Row.ClientID)
-	require.Equal(t, broker.StoredSession{Row: row, Subscriptions: []broker.SubscriptionRow{first, second}}, all[1])
-	row.Cursor.Seq, first.Options = 8, 1
-	change(broker.SessionChange{State: row, Subscribe: []broker.SubscriptionRow{first}, Unsubscribe: []string{"f/2"}})
-	require.Equal(t, broker.StoredSession{Row: row, Subscriptions: []broker.SubscriptionRow{first}}, load()[1])
-	require.ErrorIs(t, s.DropFilter(t.Context(), a, ids[0]), auth.ErrNotFound, "a filter in use stays")
-	require.NoError(t, s.DropFilter(t.Context(), a, ids[1]))
-	change(broker.SessionChange{Delete: true, State: broker.SessionRow{ClientID: "c"}})
-	require.Len(t, load(), 1)
-	require.NoError(t, s.DropFilter(t.Context(), a, ids[0]))
-}
-
-func settles(t *testing.T, s Store) {
-	a := newApp(t, s, "a")
-	ids, err := s.FilterIDs(t.Context(), a, []string{"f", "g"})
-	require.NoError(t, err)
-	for range 5 {
-		commit(t, s, filtered(a, ids, msg("f", "p", false)))
-	}
-	n, err := s.Settle(t.Context(), a, ids[0], message.Position{Seq: 3})
-	require.NoError(t, err)
-	require.EqualValues(t, 3, n)
-	left, err := s.Page(t.Context(), a, ids[:1], message.Position{}, 10)
-	require.NoError(t, err)
-	require.Len(t, left, 2)
-	left, err = s.Page(t.Context(), a, ids[1:], message.Position{}, 10)
-	require.NoError(t, err)
-	require.Len(t, left, 5)
-}
-
-func compacts(t *testing.T, s Store) {
-	a := newApp(t, s, "a")
-	ids, err := s.FilterIDs(t.Context(), a, []string{"f"})
-	require.NoError(t, err)
-	commit(t, s, write(a, msg("old", "1", true)))        // 1: replaced
-	commit(t, s, write(a, msg("old", "2", true)))        // 2: live
-	commit(t, s, filtered(a, ids, msg("p", "p", false))) // 3: pending
-	commit(t, s, write(a, msg("held", "h", false)))      // 4: in a window
-	commit(t, s, write(a, msg("x", "", true)))           // 5: a clear
-	commit(t, s, write(a, msg("gone", "g", false)))      // 6: nobody's
-	young := msg("young", "y", false)
-	young.Arrived = at.Add(time.Hour)
-	commit(t, s, write(a, young)) // 7
-	c := broker.Compaction{
-		UpTo: message.Position{Seq: 7, Part: math.MaxInt32}, KeepSince: at.Add(time.Minute), Limit: 3,
-		Live: func(topic string, p message.Position) bool { return topic == "old" && p.Seq == 2 },
-		Held: func(p message.Position) bool { return p.Seq == 4 }, Remains: func(string) {}, ClearMayGo: func(string) bool { return true },
-	}
-	total := 0
-	for c.After.Compare(c.UpTo) < 0 {
-		looked, n, err := s.Compact(t.Context(), a, c)
-		require.NoError(t, err)
-		require.Positive(t, looked.Compare(c.After))
-		c.After = looked
-		total += n
-	}
-	require.Equal(t, 3, total)
-	var left []message.Position
-	for seq := range uint64(8) {
-		left = append(left, message.Position{Seq: seq})
-	}
-	kept, err := s.Messages(t.Context(), a, left)
-	require.NoError(t, err)
-	require.Len(t, kept, 4)
-	require.Equal(t, []string{"2.0 old=2"}, retained(t, s, a))
-}
-
-// keepsClears: an entry stays beyond its clear (pending, or young by a clock that was set back since).
-func keepsClears(t *testing.T, s Store) {
-	a := newApp(t, s, "a")
-	ids, err := s.FilterIDs(t.Context(), a, []string{"f"})
-	require.NoError(t, err)
-	young := msg("young", "y", true)
-	young.Arrived = at.Add(time.Hour)
-	commit(t, s, write(a, young))                                                                  // 1
-	commit(t, s, filtered(a, ids, msg("pending", "p", true)))                                      // 2
-	commit(t, s, write(a, msg("old", "o", true)))                                                  // 3
-	commit(t, s, write(a, msg("young", "", true), msg("pending", "", true), msg("old", "", true))) // 4
-	remains := map[string]bool{}
-	looked, deleted, err := s.Compact(t.Context(), a, broker.Compaction{
-		UpTo: message.Position{Seq: 4, Part: math.MaxInt32}, KeepSince: at.Add(time.Minute), Limit: 100,
-		Live: func(string, message.Position) bool { return false }, Held: func(message.Position) bool { return false },
-		Remains: func(topic string) { remains[topic] = true }, ClearMayGo: func(topic string) bool { return !remains[topic] },
-	})
-	require.NoError(t, err)
-	require.EqualValues(t, 4, looked.Seq)
-	require.Equal(t, map[string]bool{"young": true, "pending": true}, remains)
-	require.Equal(t, 2, deleted, "the value of old and its clear")
-	require.Empty(t, retained(t, s, a), "nothing that was cleared comes back")
-}
-
-func isolates(t *testing.T, s Store) {
-	a, b := newApp(t, s, "a"), newApp(t, s, "b")
-	commit(t, s, write(a, msg("same", "a", true)), write(b, msg("same", "b", true)))
-	require.Equal(t, []string{"1.0 same=a"}, retained(t, s, a))
-	require.Equal(t, []string{"1.0 same=b"}, retained(t, s, b))
-	fa, err := s.FilterIDs(t.Context(), a, []string{"f"})
-	require.NoError(t, err)
-	fb, err := s.FilterIDs(t.Context(), b, []string{"f"})
-	require.NoError(t, err)
-	require.NotEqual(t, fa, fb)
-	for _, app := range []broker.AppUID{a, b} {
-		commit(t, s, broker.Write{App: app, Sessions: []broker.SessionChange{{App: app, State: broker.SessionRow{ClientID: "same", Subject: fmt.Sprint(app)}}}})
-	}
-	require.NoError(t, s.DeleteApp(t.Context(), int64(a), auth.Audit{At: at}))
-	require.Equal(t, []string{"1.0 same=b"}, retained(t, s, b))
-	n := 0
-	require.NoError(t, s.Sessions(t.Context(), b, func(broker.StoredSession) error { n++; return nil }))
-	require.Equal(t, 1, n)
-	names, err := s.Filters(t.Context(), b)
-	require.NoError(t, err)
-	require.Len(t, names, 1)
-}
-
-func knowsBatch(t *testing.T, s Store) {
-	a := newApp(t, s, "a")
-	first, second := broker.Batch{ID: [16]byte{1}, Writes: []broker.Write{write(a, msg("x", "1", true))}}, [16]byte{2}
-	there, err := s.Committed(t.Context(), first.ID)
-	require.NoError(t, err)
-	require.False(t, there)
-	_, err = s.Commit(t.Context(), first)
-	require.NoError(t, err)
-	there, err = s.Committed(t.Context(), first.ID)
-	require.NoError(t, err)
-	require.True(t, there)
-	there, err = s.Committed(t.Context(), second)
-	require.NoError(t, err)
-	require.False(t, there)
 }
