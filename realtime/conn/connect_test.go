@@ -74,7 +74,8 @@ func TestConnect(t *testing.T) {
 		require.Equal(t, packet.UnsupportedProtocolVersion, brokertest.Expect[*packet.Connack](c).Reason)
 		c.ExpectEnd(0)
 	})
-	t.Run("a malformed CONNECT of 5.0 is told, one of 3.1.1 is not [MQTT5-3.1.4-1] [MQTT311-3.1.4-1] [MQTT311-3.2.2-6]", func(t *testing.T) {
+	t.Run("a malformed CONNECT of 5.0 is told, one of 3.1.1 is not "+
+		"[MQTT5-3.1.2-3] [MQTT5-3.1.4-1] [MQTT311-3.1.2-3] [MQTT311-3.1.4-1] [MQTT311-3.2.2-6]", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t)
 		c := w.dial(packet.V5)

@@ -357,44 +357,64 @@ func TestWill(t *testing.T) {
 	})
 }
 
-// breaches are what a client that is connected may not send, and the Reason Code of the standard for it.
+// breaches are what a client that is connected may not send, the Reason Code of the standard for it, and the statements
+// that name the case.
 var breaches = map[string]struct { //nolint:gochecknoglobals // a table
-	version packet.Version
-	bytes   []byte
-	reason  packet.ReasonCode
+	version    packet.Version
+	bytes      []byte
+	reason     packet.ReasonCode
+	statements string
 }{
-	"flags that are reserved, 3.1.1":         {packet.V311, []byte{0xC1, 0}, 0},
-	"QoS 3, 3.1.1":                           {packet.V311, []byte{0x36, 5, 0, 1, 'x', 0, 1}, 0},
-	"a topic that is not UTF-8, 3.1.1":       {packet.V311, []byte{0x30, 3, 0, 1, 0xFF}, 0},
-	"a topic with U+0000, 3.1.1":             {packet.V311, []byte{0x30, 3, 0, 1, 0}, 0},
-	"a SUBSCRIBE without filters, 3.1.1":     {packet.V311, []byte{0x82, 2, 0, 1}, 0},
-	"a SUBSCRIBE with QoS 3, 3.1.1":          {packet.V311, []byte{0x82, 6, 0, 1, 0, 1, 'a', 3}, 0},
-	"a SUBSCRIBE with other flags, 3.1.1":    {packet.V311, []byte{0x80, 6, 0, 1, 0, 1, 'a', 0}, 0},
-	"an UNSUBSCRIBE with other flags, 3.1.1": {packet.V311, []byte{0xA0, 5, 0, 1, 0, 1, 'a'}, 0},
-	"a PUBREL with other flags, 3.1.1":       {packet.V311, []byte{0x60, 2, 0, 1}, 0},
-	"a DISCONNECT with flags, 3.1.1":         {packet.V311, []byte{0xE1, 0}, 0},
-	"a second CONNECT, 3.1.1":                {packet.V311, connectOf(packet.V311, "c").Append(nil, packet.V311), 0},
-	"a packet that only servers send, 3.1.1": {packet.V311, []byte{0xD0, 0}, 0},
-	"flags that are reserved, 5.0":           {packet.V5, []byte{0xC1, 0}, packet.MalformedPacket},
-	"QoS 3, 5.0":                             {packet.V5, []byte{0x36, 6, 0, 1, 'x', 0, 1, 0}, packet.MalformedPacket},
-	"a topic that is not UTF-8, 5.0":         {packet.V5, []byte{0x30, 4, 0, 1, 0xFF, 0}, packet.MalformedPacket},
-	"a SUBSCRIBE without filters, 5.0":       {packet.V5, []byte{0x82, 3, 0, 1, 0}, packet.ProtocolError},
-	"a SUBSCRIBE with reserved bits, 5.0":    {packet.V5, []byte{0x82, 7, 0, 1, 0, 0, 1, 'a', 0x40}, packet.MalformedPacket},
-	"a DISCONNECT with flags, 5.0":           {packet.V5, []byte{0xE1, 0}, packet.MalformedPacket},
-	"a property that occurs twice, 5.0":      {packet.V5, []byte{0x30, 8, 0, 1, 'a', 4, 1, 0, 1, 0}, packet.ProtocolError},
-	"a Topic Alias of 0, 5.0":                {packet.V5, []byte{0x30, 7, 0, 1, 'a', 3, 0x23, 0, 0}, packet.TopicAliasInvalid},
-	"a second CONNECT, 5.0":                  {packet.V5, connectOf(packet.V5, "c").Append(nil, packet.V5), packet.ProtocolError},
-	"a packet that only servers send, 5.0":   {packet.V5, []byte{0xD0, 0}, packet.ProtocolError},
+	"flags that are reserved, 3.1.1":                         {packet.V311, []byte{0xC1, 0}, 0, "[MQTT311-2.2.2-1] [MQTT311-2.2.2-2]"},
+	"QoS 3, 3.1.1":                                           {packet.V311, []byte{0x36, 5, 0, 1, 'x', 0, 1}, 0, "[MQTT311-3.3.1-4]"},
+	"a topic that is not UTF-8, 3.1.1":                       {packet.V311, []byte{0x30, 3, 0, 1, 0xFF}, 0, "[MQTT311-1.5.3-1] [MQTT311-3.3.2-1]"},
+	"a topic with U+0000, 3.1.1":                             {packet.V311, []byte{0x30, 3, 0, 1, 0}, 0, "[MQTT311-1.5.3-2] [MQTT311-4.7.3-2]"},
+	"a topic with a wildcard, 3.1.1":                         {packet.V311, []byte{0x30, 3, 0, 1, '#'}, 0, "[MQTT311-3.3.2-2]"},
+	"Packet Identifier 0, 3.1.1":                             {packet.V311, []byte{0x32, 5, 0, 1, 'x', 0, 0}, 0, "[MQTT311-2.3.1-1]"},
+	"a SUBSCRIBE without filters, 3.1.1":                     {packet.V311, []byte{0x82, 2, 0, 1}, 0, "[MQTT311-3.8.3-3]"},
+	"a SUBSCRIBE with a filter that is not UTF-8, 3.1.1":     {packet.V311, []byte{0x82, 6, 0, 1, 0, 1, 0xFF, 0}, 0, "[MQTT311-3.8.3-1]"},
+	"a SUBSCRIBE with QoS 3, 3.1.1":                          {packet.V311, []byte{0x82, 6, 0, 1, 0, 1, 'a', 3}, 0, "[MQTT311-3.8.3-4]"},
+	"a SUBSCRIBE with reserved bits, 3.1.1":                  {packet.V311, []byte{0x82, 6, 0, 1, 0, 1, 'a', 0x81}, 0, "[MQTT311-3.8.3-4]"},
+	"a SUBSCRIBE with other flags, 3.1.1":                    {packet.V311, []byte{0x80, 6, 0, 1, 0, 1, 'a', 0}, 0, "[MQTT311-3.8.1-1]"},
+	"an UNSUBSCRIBE with other flags, 3.1.1":                 {packet.V311, []byte{0xA0, 5, 0, 1, 0, 1, 'a'}, 0, "[MQTT311-3.10.1-1]"},
+	"an UNSUBSCRIBE without filters, 3.1.1":                  {packet.V311, []byte{0xA2, 2, 0, 1}, 0, "[MQTT311-3.10.3-2]"},
+	"an UNSUBSCRIBE of a filter that is not UTF-8, 3.1.1":    {packet.V311, []byte{0xA2, 5, 0, 1, 0, 1, 0xFF}, 0, "[MQTT311-3.10.3-1]"},
+	"a PUBREL with other flags, 3.1.1":                       {packet.V311, []byte{0x60, 2, 0, 1}, 0, "[MQTT311-3.6.1-1]"},
+	"a DISCONNECT with flags, 3.1.1":                         {packet.V311, []byte{0xE1, 0}, 0, "[MQTT311-3.14.1-1]"},
+	"a second CONNECT, 3.1.1":                                {packet.V311, connectOf(packet.V311, "c").Append(nil, packet.V311), 0, "[MQTT311-3.1.0-2]"},
+	"a packet that only servers send, 3.1.1":                 {packet.V311, []byte{0xD0, 0}, 0, ""},
+	"flags that are reserved, 5.0":                           {packet.V5, []byte{0xC1, 0}, packet.MalformedPacket, "[MQTT5-2.1.3-1]"},
+	"QoS 3, 5.0":                                             {packet.V5, []byte{0x36, 6, 0, 1, 'x', 0, 1, 0}, packet.MalformedPacket, "[MQTT5-3.3.1-4]"},
+	"a topic that is not UTF-8, 5.0":                         {packet.V5, []byte{0x30, 4, 0, 1, 0xFF, 0}, packet.MalformedPacket, "[MQTT5-1.5.4-1] [MQTT5-3.3.2-1]"},
+	"a topic with U+0000, 5.0":                               {packet.V5, []byte{0x30, 4, 0, 1, 0, 0}, packet.MalformedPacket, "[MQTT5-1.5.4-2] [MQTT5-4.7.3-2]"},
+	"a Response Topic with a wildcard, 5.0":                  {packet.V5, []byte{0x30, 8, 0, 1, 'a', 4, 8, 0, 1, '#'}, packet.ProtocolError, "[MQTT5-3.3.2-14]"},
+	"Packet Identifier 0, 5.0":                               {packet.V5, []byte{0x32, 6, 0, 1, 'x', 0, 0, 0}, packet.ProtocolError, "[MQTT5-2.2.1-3]"},
+	"a length that is longer than it need be, 5.0":           {packet.V5, []byte{0xC0, 0x80, 0}, packet.MalformedPacket, "[MQTT5-1.5.5-1]"},
+	"a SUBSCRIBE without filters, 5.0":                       {packet.V5, []byte{0x82, 3, 0, 1, 0}, packet.ProtocolError, "[MQTT5-3.8.3-2]"},
+	"a SUBSCRIBE with other flags, 5.0":                      {packet.V5, []byte{0x80, 7, 0, 1, 0, 0, 1, 'a', 0}, packet.MalformedPacket, "[MQTT5-3.8.1-1]"},
+	"a SUBSCRIBE with reserved bits, 5.0":                    {packet.V5, []byte{0x82, 7, 0, 1, 0, 0, 1, 'a', 0x40}, packet.MalformedPacket, "[MQTT5-3.8.3-5]"},
+	"a Shared Subscription without a name, 5.0":              {packet.V5, []byte{0x82, 15, 0, 1, 0, 0, 9, '$', 's', 'h', 'a', 'r', 'e', '/', '/', 'a', 0}, packet.ProtocolError, "[MQTT5-4.8.2-1]"},
+	"a Shared Subscription with a wildcard in its name, 5.0": {packet.V5, []byte{0x82, 16, 0, 1, 0, 0, 10, '$', 's', 'h', 'a', 'r', 'e', '/', '+', '/', 'a', 0}, packet.ProtocolError, "[MQTT5-4.8.2-2]"},
+	"an UNSUBSCRIBE with other flags, 5.0":                   {packet.V5, []byte{0xA0, 6, 0, 1, 0, 0, 1, 'a'}, packet.MalformedPacket, "[MQTT5-3.10.1-1]"},
+	"an UNSUBSCRIBE without filters, 5.0":                    {packet.V5, []byte{0xA2, 3, 0, 1, 0}, packet.ProtocolError, "[MQTT5-3.10.3-2]"},
+	"a PUBREL with other flags, 5.0":                         {packet.V5, []byte{0x60, 2, 0, 1}, packet.MalformedPacket, "[MQTT5-3.6.1-1]"},
+	"a DISCONNECT with flags, 5.0":                           {packet.V5, []byte{0xE1, 0}, packet.MalformedPacket, "[MQTT5-3.14.1-1]"},
+	"a DISCONNECT with a Reason Code that is none, 5.0":      {packet.V5, []byte{0xE0, 1, 1}, packet.ProtocolError, "[MQTT5-3.14.2-1]"},
+	"an AUTH with flags, 5.0":                                {packet.V5, []byte{0xF1, 0}, packet.MalformedPacket, "[MQTT5-3.15.1-1]"},
+	"a property that occurs twice, 5.0":                      {packet.V5, []byte{0x30, 8, 0, 1, 'a', 4, 1, 0, 1, 0}, packet.ProtocolError, ""},
+	"a Topic Alias of 0, 5.0":                                {packet.V5, []byte{0x30, 7, 0, 1, 'a', 3, 0x23, 0, 0}, packet.TopicAliasInvalid, "[MQTT5-3.3.2-8]"},
+	"a second CONNECT, 5.0":                                  {packet.V5, connectOf(packet.V5, "c").Append(nil, packet.V5), packet.ProtocolError, "[MQTT5-3.1.0-2]"},
+	"a packet that only servers send, 5.0":                   {packet.V5, []byte{0xD0, 0}, packet.ProtocolError, ""},
 }
 
 func TestBreach(t *testing.T) {
 	t.Parallel()
 	for name, b := range breaches {
-		statements := "[MQTT311-4.8.0-1]"
+		statements := "[MQTT311-4.8.0-1] "
 		if b.version == packet.V5 {
-			statements = "[MQTT5-4.13.1-1] [MQTT5-4.13.2-1] [MQTT5-3.14.4-1] [MQTT5-3.14.4-2]"
+			statements = "[MQTT5-4.13.1-1] [MQTT5-4.13.2-1] [MQTT5-3.14.4-1] [MQTT5-3.14.4-2] "
 		}
-		t.Run(name+": the connection is ended, as one that was lost "+statements, func(t *testing.T) {
+		t.Run(name+": the connection is ended, as one that was lost "+statements+b.statements, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			watcher := w.client(packet.V5, "watcher")
