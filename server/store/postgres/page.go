@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"slices"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -11,24 +12,34 @@ import (
 	"github.com/embercast/embercast/server/store/sqlstore"
 )
 
-// Of each filter no more than a page is read, by the primary key of pending, and of the log no more than what comes on
-// the page: LATERAL with a LIMIT leaves the planner no other way, whatever its statistics say.
+// Of each filter no more than a page is read, in the order of pending's primary key (see readPlans), and of the log no
+// more than what comes on the page.
 const (
+	// pendingOf are the pending rows of the filter w.id behind its position; of a filter of another app, none.
+	pendingOf = `pending AS p WHERE p.filter_id = (SELECT f.filter_id FROM filters AS f WHERE f.filter_id = w.id AND f.app_uid = $1)
+		AND (p.seq, p.part) > (w.seq, w.part)`
 	// pendingNewer are the first $5 messages behind the filters' positions, with the filters that they are pending for.
 	pendingNewer = `SELECT q.seq, q.part, array_agg(q.filter_id ORDER BY q.filter_id) AS ids
 		FROM unnest($2::bigint[], $3::bigint[], $4::bigint[]) AS w (id, seq, part)
-		JOIN filters AS f ON f.filter_id = w.id AND f.app_uid = $1
-		CROSS JOIN LATERAL (SELECT p.filter_id, p.seq, p.part FROM pending AS p
-			WHERE p.filter_id = f.filter_id AND (p.seq, p.part) > (w.seq, w.part) ORDER BY p.seq, p.part LIMIT $5) AS q
+		CROSS JOIN LATERAL (SELECT p.filter_id, p.seq, p.part FROM ` + pendingOf + ` ORDER BY p.seq, p.part LIMIT $5) AS q
 		GROUP BY q.seq, q.part ORDER BY q.seq, q.part LIMIT $5`
 	// pendingOlder are the last $7 up to the position ($5, $6), newest first.
 	pendingOlder = `SELECT DISTINCT q.seq, q.part
 		FROM unnest($2::bigint[], $3::bigint[], $4::bigint[]) AS w (id, seq, part)
-		JOIN filters AS f ON f.filter_id = w.id AND f.app_uid = $1
-		CROSS JOIN LATERAL (SELECT p.seq, p.part FROM pending AS p
-			WHERE p.filter_id = f.filter_id AND (p.seq, p.part) > (w.seq, w.part) AND (p.seq, p.part) <= ($5, $6)
+		CROSS JOIN LATERAL (SELECT p.seq, p.part FROM ` + pendingOf + ` AND (p.seq, p.part) <= ($5, $6)
 			ORDER BY p.seq DESC, p.part DESC LIMIT $7) AS q
 		ORDER BY q.seq DESC, q.part DESC LIMIT $7`
+	page = `SELECT m.*, q.ids FROM (` + pendingNewer + `) AS q
+		CROSS JOIN LATERAL (SELECT ` + sqlstore.MessageColumns + ` FROM messages AS m
+			WHERE m.app_uid = $1 AND m.seq = q.seq AND m.part = q.part LIMIT 1) AS m
+		ORDER BY q.seq, q.part`
+	sizes = `SELECT q.seq, q.part, coalesce(m.size, 0) FROM (` + pendingOlder + `) AS q
+		LEFT JOIN LATERAL (SELECT octet_length(m.topic)::bigint + octet_length(m.payload) + octet_length(m.properties) AS size
+			FROM messages AS m WHERE m.app_uid = $1 AND m.seq = q.seq AND m.part = q.part LIMIT 1) AS m ON true
+		ORDER BY q.seq DESC, q.part DESC`
+	count = `SELECT count(*) FROM (SELECT DISTINCT q.seq, q.part
+		FROM unnest($2::bigint[], $3::bigint[], $4::bigint[]) AS w (id, seq, part)
+		CROSS JOIN LATERAL (SELECT p.seq, p.part FROM ` + pendingOf + ` AND (p.seq, p.part) <= ($5, $6) OFFSET 0) AS q) AS q`
 )
 
 // Page implements broker.Store.
@@ -37,18 +48,15 @@ func (s *Store) Page(ctx context.Context, app broker.AppUID, from []broker.Filte
 		return nil, nil
 	}
 	ids, seqs, parts := columns(from)
-	rows, err := s.pool.Query(ctx, `SELECT m.*, q.ids FROM (`+pendingNewer+`) AS q
-		CROSS JOIN LATERAL (SELECT `+sqlstore.MessageColumns+` FROM messages AS m
-			WHERE m.app_uid = $1 AND m.seq = q.seq AND m.part = q.part LIMIT 1) AS m
-		ORDER BY q.seq, q.part`, int64(app), ids, seqs, parts, limit)
+	rows, err := s.pool.Query(ctx, page, int64(app), ids, seqs, parts, limit)
 	if err != nil {
 		return nil, s.Fail("page", err)
 	}
-	page, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e broker.PageEntry, err error) {
+	entries, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e broker.PageEntry, err error) {
 		e.Message, err = scanMessage(row, &e.Filters)
 		return e, err
 	})
-	return page, s.Fail("page", err)
+	return entries, s.Fail("page", err)
 }
 
 func columns(from []broker.FilterFrom) (ids, seqs, parts []int64) {
@@ -104,10 +112,7 @@ func (s *Store) Backlog(ctx context.Context, app broker.AppUID, from []broker.Fi
 	ids, seqs, parts := columns(from)
 	b, err := sqlstore.MeasureBacklog(keepMessages, keepBytes, func(upTo message.Position, n int) ([]sqlstore.Sized, error) {
 		seq, part := sqlstore.Signed(upTo)
-		rows, err := s.pool.Query(ctx, `SELECT q.seq, q.part, coalesce(m.size, 0) FROM (`+pendingOlder+`) AS q
-			LEFT JOIN LATERAL (SELECT octet_length(m.topic)::bigint + octet_length(m.payload) + octet_length(m.properties) AS size
-				FROM messages AS m WHERE m.app_uid = $1 AND m.seq = q.seq AND m.part = q.part LIMIT 1) AS m ON true
-			ORDER BY q.seq DESC, q.part DESC`, int64(app), ids, seqs, parts, seq, part, n)
+		rows, err := s.pool.Query(ctx, sizes, int64(app), ids, seqs, parts, seq, part, n)
 		if err != nil {
 			return nil, err //nolint:wrapcheck // wrapped below
 		}
@@ -119,11 +124,11 @@ func (s *Store) Backlog(ctx context.Context, app broker.AppUID, from []broker.Fi
 		})
 	}, func(upTo message.Position) (n int, err error) {
 		seq, part := sqlstore.Signed(upTo)
-		err = s.pool.QueryRow(ctx, `SELECT count(*) FROM (SELECT DISTINCT p.seq, p.part
-			FROM unnest($2::bigint[], $3::bigint[], $4::bigint[]) AS w (id, seq, part)
-			JOIN filters AS f ON f.filter_id = w.id AND f.app_uid = $1
-			JOIN pending AS p ON p.filter_id = f.filter_id AND (p.seq, p.part) > (w.seq, w.part) AND (p.seq, p.part) <= ($5, $6)) AS q`,
-			int64(app), ids, seqs, parts, seq, part).Scan(&n)
+		text := count
+		if len(from) == 1 {
+			text = strings.Replace(count, "DISTINCT ", "", 1) // they are
+		}
+		err = s.pool.QueryRow(ctx, text, int64(app), ids, seqs, parts, seq, part).Scan(&n)
 		return n, err //nolint:wrapcheck // wrapped below
 	})
 	return b, s.Fail("backlog", err)

@@ -74,7 +74,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	pc.ConnConfig.ConnectTimeout = connectTimeout
 	pc.MaxConns = max(pc.MaxConns, 8)
-	pc.AfterConnect = prepare
+	pc.AfterConnect = prepareReader
 	s := &Store{cfg: cfg, instance: rand.Text(), turn: make(chan struct{}, 1), stop: func() {}}
 	s.turn <- struct{}{}
 	if s.pool, err = pgxpool.NewWithConfig(ctx, pc); err != nil {
@@ -125,7 +125,7 @@ func (s *Store) lock(ctx context.Context) (*pgx.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to Postgres: %w", redact(err))
 	}
-	err = prepare(ctx, conn)
+	err = prepareWriter(ctx, conn)
 	var got bool
 	if err == nil {
 		err = conn.QueryRow(ctx, `SELECT pg_try_advisory_lock($1)`, int64(lockID)).Scan(&got)
@@ -151,6 +151,33 @@ func (s *Store) lock(ctx context.Context) (*pgx.Conn, error) {
 
 // applicationName tells in pg_stat_activity whose connection holds the lock.
 func (s *Store) applicationName() string { return "embercast " + s.instance }
+
+const (
+	// readPlans have the planner read in the order of an index where one has it. What is read so has a LIMIT, but before
+	// statistics tell how long a backlog is, the planner takes it for short, and would read all of it and sort that (4 s
+	// for ten filters of 100,000 rows, instead of 40 ms). The compiler of plans goes by the same guesses.
+	readPlans = `SELECT set_config('enable_sort', 'off', false), set_config('jit', 'off', false)`
+	// writePlans have the planner go by keys alone, as all does that a batch writes. Plans are kept, and one that was made
+	// for a table that was empty reads all of it when it no longer is.
+	writePlans = `SELECT set_config(name, 'off', false)
+		FROM unnest(ARRAY['enable_seqscan', 'enable_bitmapscan', 'enable_hashjoin', 'enable_mergejoin', 'jit']) AS name`
+)
+
+// prepareReader makes a connection of the pool fit for us.
+func prepareReader(ctx context.Context, conn *pgx.Conn) error {
+	if _, err := conn.Exec(ctx, readPlans); err != nil {
+		return err //nolint:wrapcheck // wrapped by the caller
+	}
+	return prepare(ctx, conn)
+}
+
+// prepareWriter makes the connection that commits fit for us.
+func prepareWriter(ctx context.Context, conn *pgx.Conn) error {
+	if _, err := conn.Exec(ctx, writePlans); err != nil {
+		return err //nolint:wrapcheck // wrapped by the caller
+	}
+	return prepare(ctx, conn)
+}
 
 // prepare makes a connection that is new fit for us.
 func prepare(ctx context.Context, conn *pgx.Conn) error {

@@ -20,13 +20,17 @@ func config(url string) postgres.Config {
 
 func TestContract(t *testing.T) {
 	t.Parallel()
-	storetest.Run(t, func(t *testing.T) storetest.Store {
-		t.Helper()
-		s, err := postgres.Open(t.Context(), config(pgtest.URL(t)))
-		require.NoError(t, err)
-		return s
-	})
+	storetest.Run(t, openEmpty)
 }
+
+func openEmpty(tb testing.TB) storetest.Store {
+	tb.Helper()
+	s, err := postgres.Open(tb.Context(), config(pgtest.URL(tb)))
+	require.NoError(tb, err)
+	return s
+}
+
+func BenchmarkStore(b *testing.B) { storetest.Benchmark(b, openEmpty) }
 
 func TestOpen(t *testing.T) {
 	t.Parallel()

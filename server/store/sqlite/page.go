@@ -24,9 +24,14 @@ type reader struct {
 // positionSteps are how many messages one statement reads.
 var positionSteps = []int{100, 10, 1}
 
-// pendingOf are the pending rows of one filter behind a position, up to another.
-const pendingOf = `pending AS p WHERE p.filter_id = (SELECT filter_id FROM filters WHERE filter_id = ?1 AND app_uid = ?2)
+const (
+	// pendingOf are the pending rows of one filter behind a position, up to another; of a filter of another app, none.
+	pendingOf = `pending AS p WHERE p.filter_id = (SELECT filter_id FROM filters WHERE filter_id = ?1 AND app_uid = ?2)
 	AND (p.seq, p.part) > (?3, ?4) AND (p.seq, p.part) <= (?5, ?6)`
+	newer = `SELECT p.seq, p.part, 0 FROM ` + pendingOf + ` ORDER BY p.seq, p.part LIMIT ?7`
+	older = `SELECT p.seq, p.part, coalesce((SELECT octet_length(m.topic) + octet_length(m.payload) + octet_length(m.properties)
+		FROM messages AS m WHERE m.app_uid = ?2 AND m.seq = p.seq AND m.part = p.part), 0) FROM ` + pendingOf + ` ORDER BY p.seq DESC, p.part DESC LIMIT ?7`
+)
 
 func newReader(ctx context.Context, db *sql.DB) (*reader, error) {
 	r := &reader{db: db, messages: map[int]*sql.Stmt{}}
@@ -36,9 +41,7 @@ func newReader(ctx context.Context, db *sql.DB) (*reader, error) {
 		errs = append(errs, err)
 		return stmt
 	}
-	r.newer = prepare(`SELECT p.seq, p.part, 0 FROM ` + pendingOf + ` ORDER BY p.seq, p.part LIMIT ?7`)
-	r.older = prepare(`SELECT p.seq, p.part, coalesce((SELECT octet_length(m.topic) + octet_length(m.payload) + octet_length(m.properties)
-		FROM messages AS m WHERE m.app_uid = ?2 AND m.seq = p.seq AND m.part = p.part), 0) FROM ` + pendingOf + ` ORDER BY p.seq DESC, p.part DESC LIMIT ?7`)
+	r.newer, r.older = prepare(newer), prepare(older)
 	for _, n := range positionSteps {
 		r.messages[n] = prepare(`WITH at (s, p) AS (VALUES ` + values(2, n) + `) SELECT ` + sqlstore.MessageColumns +
 			` FROM at CROSS JOIN messages WHERE app_uid = ? AND seq = at.s AND part = at.p`)
@@ -208,7 +211,7 @@ func merged(page []waiting, rows []sqlstore.Sized, filter int64, limit int, comp
 	return all
 }
 
-// read reads the messages at the given positions, which are in order.
+// read reads the messages at the given positions, which are in order: CROSS JOIN goes through them as they stand.
 func (r *reader) read(ctx context.Context, tx *sql.Tx, app broker.AppUID, positions []message.Position) (all []*message.Message, err error) {
 	for _, n := range positionSteps {
 		stmt := tx.StmtContext(ctx, r.messages[n])
@@ -254,9 +257,13 @@ func (r *reader) count(ctx context.Context, tx *sql.Tx, app broker.AppUID, from 
 		seq, part := sqlstore.Signed(f.After)
 		args = append(args, f.ID, seq, part)
 	}
+	distinct := "DISTINCT "
+	if len(from) == 1 {
+		distinct = "" // they are, and need not be sorted
+	}
 	seq, part := sqlstore.Signed(upTo)
 	err = tx.QueryRowContext(ctx, `WITH w (id, s, p) AS (VALUES `+values(3, len(from))+`)
-		SELECT count(*) FROM (SELECT DISTINCT p.seq, p.part FROM w CROSS JOIN filters AS f CROSS JOIN pending AS p
+		SELECT count(*) FROM (SELECT `+distinct+`p.seq, p.part FROM w CROSS JOIN filters AS f CROSS JOIN pending AS p
 		WHERE f.filter_id = w.id AND f.app_uid = ? AND p.filter_id = f.filter_id AND (p.seq, p.part) > (w.s, w.p) AND (p.seq, p.part) <= (?, ?))`,
 		append(args, int64(app), seq, part)...).Scan(&n)
 	return n, err //nolint:wrapcheck // wrapped by the caller

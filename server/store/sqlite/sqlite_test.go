@@ -19,13 +19,17 @@ func config(path string) sqlite.Config {
 
 func TestContract(t *testing.T) {
 	t.Parallel()
-	storetest.Run(t, func(t *testing.T) storetest.Store {
-		t.Helper()
-		s, err := sqlite.Open(t.Context(), config(filepath.Join(t.TempDir(), "embercast.db")))
-		require.NoError(t, err)
-		return s
-	})
+	storetest.Run(t, open)
 }
+
+func open(tb testing.TB) storetest.Store {
+	tb.Helper()
+	s, err := sqlite.Open(tb.Context(), config(filepath.Join(tb.TempDir(), "embercast.db")))
+	require.NoError(tb, err)
+	return s
+}
+
+func BenchmarkStore(b *testing.B) { storetest.Benchmark(b, open) }
 
 func TestOpen(t *testing.T) {
 	t.Parallel()

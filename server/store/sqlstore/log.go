@@ -88,8 +88,8 @@ func (s *Store) Retained(ctx context.Context, app broker.AppUID, yield func(*mes
 func (s *Store) Settle(ctx context.Context, app broker.AppUID, filterID int64, upTo message.Position) (n int64, err error) {
 	err = s.tx(ctx, "settle", func(ctx context.Context, tx *sql.Tx) error {
 		seq, part := Signed(upTo)
-		r, err := tx.ExecContext(ctx, s.sql(`DELETE FROM pending WHERE filter_id = ? AND (seq, part) <= (?, ?)
-			AND filter_id IN (SELECT filter_id FROM filters WHERE app_uid = ?)`), filterID, seq, part, app)
+		r, err := tx.ExecContext(ctx, s.sql(`DELETE FROM pending WHERE filter_id = (SELECT filter_id FROM filters WHERE filter_id = ? AND app_uid = ?)
+			AND (seq, part) <= (?, ?)`), filterID, app, seq, part)
 		if err != nil {
 			return err //nolint:wrapcheck // wrapped by tx
 		}

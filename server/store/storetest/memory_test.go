@@ -26,5 +26,5 @@ func (m *memory) Close() error { return nil }
 
 func TestMemory(t *testing.T) {
 	t.Parallel()
-	storetest.RunLog(t, func(*testing.T) storetest.Log { return &memory{Store: brokertest.NewStore()} })
+	storetest.RunLog(t, func(testing.TB) storetest.Log { return &memory{Store: brokertest.NewStore()} })
 }

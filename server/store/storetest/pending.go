@@ -70,11 +70,11 @@ func settles(t *testing.T, s Log) {
 	require.Len(t, left, 5)
 }
 
-func filterIDs(t *testing.T, s Log, app broker.AppUID, filters ...string) []int64 {
-	t.Helper()
-	ids, err := s.FilterIDs(t.Context(), app, filters)
-	require.NoError(t, err)
-	require.Len(t, ids, len(filters))
+func filterIDs(tb testing.TB, s broker.Store, app broker.AppUID, filters ...string) []int64 {
+	tb.Helper()
+	ids, err := s.FilterIDs(tb.Context(), app, filters)
+	require.NoError(tb, err)
+	require.Len(tb, ids, len(filters))
 	return ids
 }
 

@@ -34,7 +34,7 @@ type Log interface {
 }
 
 // Run tests the stores that open returns: each call an empty one, which it closes after the test.
-func Run(t *testing.T, open func(t *testing.T) Store) {
+func Run(t *testing.T, open func(tb testing.TB) Store) {
 	cases := map[string]func(*testing.T, Store){
 		"an app is loaded with its keys and newest rules":      loadsApps,
 		"an app id is taken once, and made again starts empty": deletesApps,
@@ -50,9 +50,9 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 			test(t, s)
 		})
 	}
-	RunLog(t, func(t *testing.T) Log {
-		t.Helper()
-		return whole{open(t)}
+	RunLog(t, func(tb testing.TB) Log {
+		tb.Helper()
+		return whole{open(tb)}
 	})
 }
 
@@ -70,7 +70,7 @@ func (w whole) DropApp(t *testing.T, app broker.AppUID) {
 }
 
 // RunLog tests the Logs that open returns: each call an empty one, which it closes after the test.
-func RunLog(t *testing.T, open func(t *testing.T) Log) {
+func RunLog(t *testing.T, open func(tb testing.TB) Log) {
 	cases := map[string]func(*testing.T, Log){
 		"seqs are dense per app and in the order of the writes":                  numbersWrites,
 		"a write that only changes sessions gets the head that it stands behind": numbersSessions,
@@ -108,12 +108,12 @@ func RunLog(t *testing.T, open func(t *testing.T) Log) {
 	}
 }
 
-func newApp(t *testing.T, s Store, id string) broker.AppUID {
-	t.Helper()
-	uid, err := s.CreateApp(t.Context(), auth.AppRow{ID: id, Name: id, Settings: []byte("{}"), CreatedAt: at, UpdatedAt: at},
+func newApp(tb testing.TB, s Store, id string) broker.AppUID {
+	tb.Helper()
+	uid, err := s.CreateApp(tb.Context(), auth.AppRow{ID: id, Name: id, Settings: []byte("{}"), CreatedAt: at, UpdatedAt: at},
 		auth.KeyRow{ID: id + "-first", Kind: auth.KindSigning, Name: "default", Secret: []byte("sealed"), Attributes: []byte("{}"), CreatedAt: at},
 		auth.Audit{At: at, Actor: "admin", AppID: id, Action: "app.create", Target: id})
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	return broker.AppUID(uid)
 }
 
@@ -129,13 +129,13 @@ func write(app broker.AppUID, messages ...*message.Message) broker.Write {
 	return w
 }
 
-func commit(t *testing.T, s broker.Store, writes ...broker.Write) []uint64 {
-	t.Helper()
+func commit(tb testing.TB, s broker.Store, writes ...broker.Write) []uint64 {
+	tb.Helper()
 	b := broker.Batch{Writes: writes}
 	_, err := rand.Read(b.ID[:])
-	require.NoError(t, err)
-	seqs, err := s.Commit(t.Context(), b)
-	require.NoError(t, err)
+	require.NoError(tb, err)
+	seqs, err := s.Commit(tb.Context(), b)
+	require.NoError(tb, err)
 	return seqs
 }
 
