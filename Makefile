@@ -2,12 +2,14 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run build test check lint fuzz bench conformance
+.PHONY: help run build test check lint fuzz soak bench conformance
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 PKG ?= ./...
 FUZZTIME ?= 30s
 BENCH ?= .
+KILLS ?= 1000
+SEED ?= 0
 export PKG FUZZTIME
 
 help: ## list the targets
@@ -33,6 +35,9 @@ conformance: ## write docs/conformance.md from what the last make test has shown
 
 fuzz: ## run every fuzz target for FUZZTIME (30s) each; takes PKG
 	@.ci/fuzz
+
+soak: ## kill the server KILLS (1000) times on each store, while clients publish and subscribe; SEED repeats a plan
+	@go test -race -count=1 -timeout 6h -v -run '^TestNothingAcknowledgedIsLost' ./server/e2e -crash.rounds $(KILLS) -crash.seed $(SEED)
 
 bench: ## run the benchmarks BENCH (.) of PKG ten times, for benchstat
 	@go test -run '^$$' -bench '$(BENCH)' -benchmem -count 10 $(PKG)
