@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -219,9 +218,8 @@ func (s *service) tell(ctx context.Context, err error) *Problem {
 	o := broker.OutcomeOf(err)
 	if o.Status == http.StatusInternalServerError {
 		s.cfg.Logger.LogAttrs(ctx, slog.LevelError, "request failed", slog.String("error", err.Error()))
-		return problem(o.Status, o.Code, "Something went wrong in the server. Its log says what.")
 	}
-	return retried(problem(o.Status, o.Code, sentence(o.Err.Error())))
+	return retried(problem(o.Status, o.Code, o.Sentence))
 }
 
 // retried says when to try again, where that may help.
@@ -231,5 +229,3 @@ func retried(p *Problem) *Problem {
 	}
 	return p
 }
-
-func sentence(text string) string { return fmt.Sprintf("%s%s.", strings.ToUpper(text[:1]), text[1:]) }

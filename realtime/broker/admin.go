@@ -80,7 +80,7 @@ func (b *Broker) Kick(_ context.Context, uid AppUID, clientID string, _ bool) er
 	if c == nil {
 		return ErrNoSuchClient
 	}
-	b.expel(c, expulsion{reason: packet.AdministrativeAction, cause: "kicked"})
+	b.expel(c, expulsion{reason: packet.AdministrativeAction, cause: causeKicked})
 	return nil
 }
 

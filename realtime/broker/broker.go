@@ -117,7 +117,7 @@ func (b *Broker) CloseApp(uid AppUID) {
 	}
 	a.closed.Store(true)
 	for _, c := range a.connected() {
-		b.expel(c, expulsion{err: ErrNotAllowed, cause: "app deleted", withoutWill: true})
+		b.expel(c, expulsion{err: ErrNotAllowed, cause: causeAppDeleted, withoutWill: true})
 	}
 }
 

@@ -48,7 +48,7 @@ func (b *Broker) Renew(ctx context.Context, c *Client, token string) error {
 	c.grant.Store(&g)
 	// A key deleted since the token was verified has cut off only those who hung on it then.
 	if !g.Alive() {
-		b.expel(c, expulsion{err: ErrNotAllowed, cause: "credentials deleted while renewing", withoutWill: true})
+		b.expel(c, expulsion{err: ErrNotAllowed, cause: causeGoneRenewed, withoutWill: true})
 		return ErrBadCredentials
 	}
 	b.rejudge(c)
@@ -91,7 +91,7 @@ func (b *Broker) Connect(g Grant, req ConnectRequest) (*Client, error) {
 			}
 			continue
 		case old != nil:
-			b.expel(old, expulsion{reason: packet.SessionTakenOver, cause: "taken over"})
+			b.expel(old, expulsion{reason: packet.SessionTakenOver, cause: causeTakenOver})
 			continue
 		}
 		break
@@ -99,7 +99,7 @@ func (b *Broker) Connect(g Grant, req ConnectRequest) (*Client, error) {
 	b.cfg.Observer.Connected(c.transport, c.version)
 	// A key or rule deleted between authentication and admission has notified only those it found.
 	if !g.Alive() {
-		b.expel(c, expulsion{err: ErrNotAllowed, cause: "credentials deleted while connecting", withoutWill: true})
+		b.expel(c, expulsion{err: ErrNotAllowed, cause: causeGoneMeantime, withoutWill: true})
 		return nil, ErrBadCredentials
 	}
 	return c, nil

@@ -13,6 +13,7 @@ var (
 	ErrNotAllowed       = errors.New("these credentials are not allowed here")
 	ErrClientIDNotValid = errors.New("client id is not valid for these credentials")
 	ErrNotAuthorized    = errors.New("not authorized by the app's rules")
+	ErrTokenRefused     = errors.New("token is not valid for this connection")
 	ErrStoreUnavailable = errors.New("storage is not available")
 	ErrStoreRefused     = errors.New("storage refuses to write")
 	ErrOutcomeUnknown   = errors.New("the outcome of a commit is unknown")
@@ -28,41 +29,95 @@ var (
 	ErrPayloadFormat    = errors.New("payload is not the UTF-8 text that its format indicator promises")
 )
 
-// Outcome is how an error is told: by MQTT, by HTTP, and as a stable code.
+// Outcome is how an error is told: by MQTT, by HTTP, and as a stable code. Sentence says what happened and what to do,
+// in words for whoever caused it: nothing of the server's inside.
 type Outcome struct {
-	Err    error
-	Reason packet.ReasonCode
-	Status int
-	Code   string
+	Err      error
+	Reason   packet.ReasonCode
+	Status   int
+	Code     string
+	Sentence string
 }
 
 // outcomes is the one table of how the broker's errors are told; api has one of its own for the control plane's.
 var outcomes = []Outcome{
-	{ErrBadCredentials, packet.BadUserNameOrPassword, http.StatusUnauthorized, "bad_credentials"},
-	{ErrNotAllowed, packet.NotAuthorized, http.StatusForbidden, "not_allowed"},
-	{ErrClientIDNotValid, packet.ClientIdentifierNotValid, http.StatusForbidden, "client_id_not_valid"},
-	{ErrNotAuthorized, packet.NotAuthorized, http.StatusForbidden, "not_authorized"},
-	{ErrStoreUnavailable, packet.ServerUnavailable, http.StatusServiceUnavailable, "store_unavailable"},
-	{ErrStoreRefused, packet.UnspecifiedError, http.StatusInsufficientStorage, "store_refused"},
-	{ErrOutcomeUnknown, packet.ServerUnavailable, http.StatusServiceUnavailable, "outcome_unknown"},
-	{ErrQuotaExceeded, packet.QuotaExceeded, http.StatusTooManyRequests, "quota_exceeded"},
-	{ErrConnectionsMax, packet.QuotaExceeded, http.StatusTooManyRequests, "connections_max"},
-	{ErrTopicNameInvalid, packet.TopicNameInvalid, http.StatusUnprocessableEntity, "topic_name_invalid"},
-	{ErrTopicTooLong, packet.TopicNameInvalid, http.StatusBadRequest, "topic_too_long"},
-	{ErrFilterInvalid, packet.TopicFilterInvalid, http.StatusUnprocessableEntity, "topic_filter_invalid"},
-	{ErrPacketTooLarge, packet.PacketTooLarge, http.StatusRequestEntityTooLarge, "packet_too_large"},
-	{ErrNoSuchApp, packet.UnspecifiedError, http.StatusNotFound, "no_such_app"},
-	{ErrNoSuchClient, packet.UnspecifiedError, http.StatusNotFound, "no_such_client"},
-	{ErrDraining, packet.ServerShuttingDown, http.StatusServiceUnavailable, "draining"},
-	{ErrPayloadFormat, packet.PayloadFormatInvalid, http.StatusUnprocessableEntity, "payload_format_invalid"},
+	{
+		ErrBadCredentials, packet.BadUserNameOrPassword, http.StatusUnauthorized, "bad_credentials",
+		"The app or the credentials are not known here: check the path, the user name and the password.",
+	},
+	{
+		ErrNotAllowed, packet.NotAuthorized, http.StatusForbidden, "not_allowed",
+		"These credentials are not allowed here: use others.",
+	},
+	{
+		ErrClientIDNotValid, packet.ClientIdentifierNotValid, http.StatusForbidden, "client_id_not_valid",
+		"The Client Identifier belongs to somebody else, or is not the one that the credentials name: use another.",
+	},
+	{
+		ErrNotAuthorized, packet.NotAuthorized, http.StatusForbidden, "not_authorized",
+		"The app's rules do not allow this: have one added that does, or use other credentials.",
+	},
+	{
+		ErrTokenRefused, packet.NotAuthorized, http.StatusForbidden, "token_refused",
+		"The token is not valid, or not for this user and client: publish another.",
+	},
+	{
+		ErrStoreUnavailable, packet.ServerUnavailable, http.StatusServiceUnavailable, "store_unavailable",
+		"The server's storage is away: try again in a moment.",
+	},
+	{
+		ErrStoreRefused, packet.UnspecifiedError, http.StatusInsufficientStorage, "store_refused",
+		"The server's storage takes no more: whoever runs the server has to see to it.",
+	},
+	{
+		ErrOutcomeUnknown, packet.ServerUnavailable, http.StatusServiceUnavailable, "outcome_unknown",
+		"The server's storage went away, and it is not known yet whether this was stored: look, or send it again.",
+	},
+	{
+		ErrQuotaExceeded, packet.QuotaExceeded, http.StatusTooManyRequests, "quota_exceeded",
+		"The app holds as much as it may: clear retained messages, or have its limits raised.",
+	},
+	{
+		ErrConnectionsMax, packet.QuotaExceeded, http.StatusTooManyRequests, "connections_max",
+		"The app has as many connections as it may: try again later, or have its limit connections_max raised.",
+	},
+	{
+		ErrTopicNameInvalid, packet.TopicNameInvalid, http.StatusUnprocessableEntity, "topic_name_invalid",
+		"The Topic Name is not valid: it is empty, or holds +, # or a control character.",
+	},
+	{
+		ErrTopicTooLong, packet.TopicNameInvalid, http.StatusBadRequest, "topic_too_long",
+		"The topic is longer or deeper than the app allows: shorten it, or have topic_bytes_max or topic_levels_max raised.",
+	},
+	{
+		ErrFilterInvalid, packet.TopicFilterInvalid, http.StatusUnprocessableEntity, "topic_filter_invalid",
+		"The Topic Filter is not valid (# is a level of its own and the last, + a level of its own), or longer or deeper than the app allows.",
+	},
+	{
+		ErrPacketTooLarge, packet.PacketTooLarge, http.StatusRequestEntityTooLarge, "packet_too_large",
+		"The message is larger than the app allows: send less at once, or have packet_bytes_max raised.",
+	},
+	{ErrNoSuchApp, packet.UnspecifiedError, http.StatusNotFound, "no_such_app", "There is no such app."},
+	{ErrNoSuchClient, packet.UnspecifiedError, http.StatusNotFound, "no_such_client", "There is no such client."},
+	{
+		ErrDraining, packet.ServerShuttingDown, http.StatusServiceUnavailable, "draining",
+		"The server is shutting down: try again in a moment.",
+	},
+	{
+		ErrPayloadFormat, packet.PayloadFormatInvalid, http.StatusUnprocessableEntity, "payload_format_invalid",
+		"The payload is not UTF-8, though its Payload Format Indicator says so: correct one of the two.",
+	},
 }
 
-// OutcomeOf looks err up; what is not in the table is an unspecified error of ours.
-func OutcomeOf(err error) Outcome {
-	for _, o := range outcomes {
-		if errors.Is(err, o.Err) {
-			return o
+// OutcomeOf looks err up; what is not in the table is an unspecified error of ours. The Outcome must not be changed.
+func OutcomeOf(err error) *Outcome {
+	for i := range outcomes {
+		if errors.Is(err, outcomes[i].Err) {
+			return &outcomes[i]
 		}
 	}
-	return Outcome{err, packet.UnspecifiedError, http.StatusInternalServerError, "internal"}
+	return &Outcome{
+		err, packet.UnspecifiedError, http.StatusInternalServerError, "internal",
+		"Something went wrong in the server: its log says what.",
+	}
 }

@@ -129,7 +129,7 @@ func (b *Broker) Drain() {
 	b.committer.drain(drainWait)
 	for _, a := range b.openApps() {
 		for _, c := range a.connected() {
-			b.expel(c, expulsion{reason: packet.ServerShuttingDown, cause: "server drains"})
+			b.expel(c, expulsion{reason: packet.ServerShuttingDown, cause: causeDrains})
 		}
 	}
 }

@@ -20,7 +20,7 @@ func (b *Broker) Reauthorize(uid AppUID) {
 			b.rejudge(c)
 			c.out.GrantChanged()
 		} else {
-			b.expel(c, expulsion{err: ErrNotAllowed, cause: "credentials no longer taken"})
+			b.expel(c, expulsion{err: ErrNotAllowed, cause: causeNotTaken})
 		}
 	}
 }
@@ -33,7 +33,7 @@ func (b *Broker) DisconnectKey(uid AppUID, keyID string) {
 	}
 	for _, c := range a.connected() {
 		if c.Grant().HangsOn(keyID) {
-			b.expel(c, expulsion{err: ErrNotAllowed, cause: "key deleted", withoutWill: true})
+			b.expel(c, expulsion{err: ErrNotAllowed, cause: causeKeyDeleted, withoutWill: true})
 		}
 	}
 }
@@ -43,7 +43,7 @@ func (b *Broker) Expire(c *Client) {
 	if at := c.Grant().Expires(); at.IsZero() || at.After(b.now()) {
 		return
 	}
-	b.expel(c, expulsion{reason: packet.NotAuthorized, cause: "token expired"})
+	b.expel(c, expulsion{reason: packet.NotAuthorized, cause: causeExpired})
 }
 
 type suspension struct {
@@ -55,7 +55,7 @@ type suspension struct {
 // is told.
 func (b *Broker) rejudge(c *Client) {
 	if c.Grant().Settings().RevokedSubscriptionDisconnects && c.app.lostAny(c) {
-		b.expel(c, expulsion{err: ErrNotAllowed, cause: "subscription revoked"})
+		b.expel(c, expulsion{err: ErrNotAllowed, cause: causeRevoked})
 		return
 	}
 	for _, e := range c.app.rejudge(c) {

@@ -14,7 +14,14 @@ type ack struct {
 	kind    packet.Type
 	dup     bool
 	settled bool
-	reason  packet.ReasonCode
+	outcome *broker.Outcome // nil: success
+}
+
+func (a *ack) reason() packet.ReasonCode {
+	if a.outcome == nil {
+		return packet.Success
+	}
+	return a.outcome.Reason
 }
 
 // ackQueue holds the acknowledgements to be sent, in the order in which their PUBLISH packets came.
@@ -45,9 +52,9 @@ func (q *ackQueue) at(token uint64) *ack {
 	return nil
 }
 
-func (q *ackQueue) settle(token uint64, reason packet.ReasonCode) {
+func (q *ackQueue) settle(token uint64, o *broker.Outcome) {
 	if a := q.at(token); a != nil && !a.settled {
-		a.settled, a.reason = true, reason
+		a.settled, a.outcome = true, o
 		q.waiting--
 	}
 }
@@ -139,7 +146,7 @@ func (c *Conn) subscribe(p *packet.Subscribe) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := c.answerLocked(&packet.Suback{PacketID: p.PacketID, Reasons: reasons}); err != nil {
+	if err := c.answerLocked(&packet.Suback{PacketID: p.PacketID, Reasons: reasons, Properties: c.subackProblemLocked(reasons)}); err != nil {
 		return err
 	}
 	c.out.replays = append(c.out.replays, replays...)

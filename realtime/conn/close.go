@@ -35,7 +35,8 @@ func (c *Conn) Refuse(reason packet.ReasonCode, cause string) {
 		c.version = c.decoder.Version()
 		switch {
 		case c.version == packet.V5:
-			_ = c.answerLocked(&packet.Connack{Reason: reason}) //nolint:errcheck // the first answer has room
+			ack := &packet.Connack{Reason: reason, Properties: c.problemLocked(broker.Farewell(reason, cause))}
+			_ = c.answerLocked(ack) //nolint:errcheck // the first answer has room
 		case reason == packet.UnsupportedProtocolVersion:
 			c.version = packet.V311
 			_ = c.answerLocked(&packet.Connack{Reason: reason}) //nolint:errcheck // the first answer has room
@@ -68,7 +69,8 @@ func (c *Conn) endLocked(reason packet.ReasonCode, cause string) {
 	}
 	c.out.drop()
 	if c.state == stateOpen && c.version == packet.V5 {
-		c.appendControlLocked(&packet.Disconnect{Reason: reason}) // the close says the rest where it does not fit
+		// The close says the rest where it does not fit.
+		c.appendControlLocked(&packet.Disconnect{Reason: reason, Properties: c.problemLocked(broker.Farewell(reason, cause))})
 	}
 	c.state = stateClosing
 	c.endReason, c.endCause = reason, cause

@@ -98,7 +98,7 @@ func New(cfg Config, w Wire, m Meta) *Conn {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	c := &Conn{cfg: cfg, wire: w, meta: m, decoder: packet.NewDecoder(firstPacketBytesMax)}
+	c := &Conn{cfg: cfg, wire: w, meta: m, decoder: packet.NewDecoder(firstPacketBytesMax), problemInfo: true}
 	c.stateChanged = sync.NewCond(&c.mu)
 	return c
 }
@@ -209,19 +209,20 @@ func (c *Conn) answerLocked(p packet.Packet) error {
 		c.endLocked(packet.QuotaExceeded, "client does not read its answers")
 		return errClosed
 	case !c.appendControlLocked(p):
-		c.endLocked(packet.PacketTooLarge, "an answer is larger than the client's Maximum Packet Size")
+		c.endLocked(packet.PacketTooLarge, broker.CauseAnswer)
 		return errClosed
 	}
 	return nil
 }
 
-// appendControlLocked queues a packet, unless it is larger than the client's Maximum Packet Size [MQTT5-3.1.2-24].
+// appendControlLocked queues a packet, unless it is larger than the client's Maximum Packet Size even without what it
+// may go without [MQTT5-3.1.2-24].
 func (c *Conn) appendControlLocked(p packet.Packet) bool {
 	before := len(c.out.control)
 	c.out.control = p.Append(c.out.control, c.version)
 	if c.packetSizeMax > 0 && len(c.out.control)-before > c.packetSizeMax {
 		c.out.control = c.out.control[:before]
-		return false
+		return withoutExtras(p) && c.appendControlLocked(p)
 	}
 	return true
 }

@@ -19,9 +19,12 @@ func (c *Conn) connect(p *packet.Connect) error {
 	c.mu.Lock()
 	c.version = p.Version
 	c.problemInfo = p.Properties == nil || !p.Properties.Has.Contains(packet.PropRequestProblemInfo) || p.Properties.RequestProblemInfo == 1
+	if p.Properties != nil && p.Properties.Has.Contains(packet.PropMaximumPacketSize) {
+		c.packetSizeMax = int(p.Properties.MaximumPacketSize)
+	}
 	c.mu.Unlock()
 	if reason := c.judgeConnect(p); reason.Failed() {
-		return c.refuseConnect(reason, "protocol_error")
+		return c.refuseConnect(reason, "protocol_error", "This authentication method is not known here: name none, and send a token or key as the password.")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
 	defer cancel()
@@ -31,11 +34,11 @@ func (c *Conn) connect(p *packet.Connect) error {
 	}
 	limits := grant.Limits()
 	if len(p.ClientID) > limits.TopicBytesMax {
-		return c.refuseConnect(packet.ClientIdentifierNotValid, "client_id")
+		return c.refuseConnect(packet.ClientIdentifierNotValid, "client_id", "The Client Identifier is longer than the app's topic_bytes_max: use a shorter one.")
 	}
 	if p.Will != nil {
 		if err := topic.ValidateName(p.Will.Topic, topic.Limits{LevelsMax: limits.TopicLevelsMax, BytesMax: limits.TopicBytesMax}); err != nil {
-			return c.refuseConnect(packet.TopicNameInvalid, "not_allowed")
+			return c.refuseConnect(packet.TopicNameInvalid, "not_allowed", "The Will Topic is not valid, or longer or deeper than the app allows: shorten it.")
 		}
 	}
 	req := broker.ConnectRequest{
@@ -114,9 +117,6 @@ func (c *Conn) prepare(p *packet.Connect, g broker.Grant, limits broker.Limits, 
 	if p.Properties.Has.Contains(packet.PropReceiveMaximum) {
 		c.session.SetReceiveMaximum(p.Properties.ReceiveMaximum)
 	}
-	if p.Properties.Has.Contains(packet.PropMaximumPacketSize) {
-		c.packetSizeMax = int(p.Properties.MaximumPacketSize)
-	}
 	// Each alias holds a topic: the client gets no more of them than it may use itself.
 	c.out.aliasMax = min(p.Properties.TopicAliasMaximum, limits.TopicAliasMaximum)
 	c.expiryAsked = p.Properties.SessionExpiry > 0
@@ -183,15 +183,15 @@ func (c *Conn) refuseConnectFor(err error) error {
 	case o.Reason == packet.UnspecifiedError:
 		c.cfg.Logger.LogAttrs(context.Background(), slog.LevelError, "connect failed", slog.String("error", err.Error()))
 	}
-	return c.refuseConnect(o.Reason, counted)
+	return c.refuseConnect(o.Reason, counted, o.Sentence)
 }
 
-// refuseConnect sends CONNACK with the Reason Code and closes [MQTT5-3.1.4-2].
-func (c *Conn) refuseConnect(reason packet.ReasonCode, counted string) error {
+// refuseConnect sends CONNACK with the Reason Code and what to do, and closes [MQTT5-3.1.4-2].
+func (c *Conn) refuseConnect(reason packet.ReasonCode, counted, sentence string) error {
 	c.cfg.Observer.Refused(counted)
 	c.mu.Lock()
 	if c.state == stateConnecting {
-		_ = c.answerLocked(&packet.Connack{Reason: reason}) //nolint:errcheck // the first answer has room
+		_ = c.answerLocked(&packet.Connack{Reason: reason, Properties: c.problemLocked(sentence)}) //nolint:errcheck // the first answer has room
 		c.endLocked(reason, counted)
 	}
 	c.mu.Unlock()

@@ -60,14 +60,6 @@ func (o *outbox) forgetReplays() {
 	o.replays = slices.DeleteFunc(o.replays, (*broker.Replay).Over)
 }
 
-// reasonFor is the Reason Code of PUBACK or PUBREC.
-func (o *outbox) reasonFor(err error) packet.ReasonCode {
-	if err == nil {
-		return packet.Success
-	}
-	return broker.OutcomeOf(err).Reason
-}
-
 func sizeOf(d *broker.Delivery) int64 {
 	return int64(len(d.Message.Topic)+len(d.Message.Payload)+len(d.Message.Properties)) + deliveryOverhead
 }

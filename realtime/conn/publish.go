@@ -167,18 +167,25 @@ func (c *Conn) Committed(token uint64, err error) (marked bool) {
 // settleLocked notes an outcome and queues every acknowledgement whose turn has come: in the order of arrival
 // [MQTT5-4.6.0-2, MQTT5-4.6.0-3].
 func (c *Conn) settleLocked(token uint64, err error) {
-	if err != nil && c.out.reasonFor(err).Failed() {
+	var o *broker.Outcome
+	if err != nil {
+		o = broker.OutcomeOf(err)
+	}
+	if o != nil && o.Reason.Failed() {
 		if a := c.acks.at(token); a != nil && a.kind == packet.TypePubrec && c.version == packet.V5 && !a.dup {
 			c.session.Forget(a.id)
 		}
 	}
-	c.acks.settle(token, c.out.reasonFor(err))
+	c.acks.settle(token, o)
 	for {
 		a, ok := c.acks.pop()
 		if !ok {
 			return
 		}
-		if a.kind != 0 && c.answerLocked(&packet.Ack{Kind: a.kind, PacketID: a.id, Reason: a.reason}) != nil {
+		if a.kind == 0 {
+			continue
+		}
+		if c.answerLocked(&packet.Ack{Kind: a.kind, PacketID: a.id, Reason: a.reason(), Properties: c.ackProblemLocked(a.outcome)}) != nil {
 			return
 		}
 	}
@@ -217,7 +224,7 @@ func (c *Conn) renewBy(token uint64, p *packet.Publish) error {
 	outcome := []byte(`{"event":"token_renewed"}`)
 	err := c.cfg.Broker.Renew(ctx, c.client, string(p.Payload))
 	if err != nil {
-		err, outcome = broker.ErrNotAuthorized, []byte(`{"event":"token_refused"}`)
+		err, outcome = broker.ErrTokenRefused, []byte(`{"event":"token_refused"}`)
 	}
 	err = c.finish(token, p.QoS, err)
 	c.Notify(outcome)

@@ -326,7 +326,11 @@ func TestConversation(t *testing.T) {
 		require.NoError(t, s.broker.Kick(t.Context(), 1, "kicked", false))
 		opcode, payload := raw.next()
 		require.EqualValues(t, binaryFrame, opcode)
-		require.Equal(t, []byte{0xE0, 1, byte(packet.AdministrativeAction)}, payload)
+		sentence := broker.Farewell(packet.AdministrativeAction, "kicked")
+		said := packet.Disconnect{
+			Reason: packet.AdministrativeAction, Properties: &packet.Properties{Has: packet.PropReasonString, ReasonString: sentence},
+		}
+		require.Equal(t, said.Append(nil, packet.V5), payload)
 		raw.expectClose(1008)
 	})
 }

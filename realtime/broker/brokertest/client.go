@@ -105,6 +105,11 @@ func (c *Client) Subscribe(filter string, qos byte, change ...func(*packet.Subsc
 	c.Send(&packet.Subscribe{PacketID: 1, Subscriptions: []packet.Subscription{s}})
 	ack := Expect[*packet.Suback](c)
 	require.Len(c.tb, ack.Reasons, 1)
+	if c.version == packet.V5 && ack.Reasons[0].Failed() {
+		c.expectReasonString(ack.Properties)
+	} else {
+		require.Nil(c.tb, ack.Properties)
+	}
 	return ack.Reasons[0]
 }
 
@@ -145,14 +150,28 @@ func (c *Client) ExpectMessage(topic, payload string) packet.Publish {
 	return *p
 }
 
-// ExpectAck wants the next packet to be an acknowledgement.
+// ExpectAck wants the next packet to be an acknowledgement: of 5.0 with a Reason String where it fails, and nothing
+// more where it does not.
 func (c *Client) ExpectAck(kind packet.Type, id uint16, reason packet.ReasonCode) {
 	c.tb.Helper()
-	a := Expect[*packet.Ack](c)
-	require.Equal(c.tb, packet.Ack{Kind: kind, PacketID: id, Reason: reason}, *a)
+	a := *Expect[*packet.Ack](c)
+	if c.version == packet.V5 && reason.Failed() {
+		c.expectReasonString(a.Properties)
+		a.Properties = nil
+	}
+	require.Equal(c.tb, packet.Ack{Kind: kind, PacketID: id, Reason: reason}, a)
 }
 
-// ExpectEnd wants the connection to end, after DISCONNECT with a reason where the version has it.
+// expectReasonString wants a sentence.
+func (c *Client) expectReasonString(p *packet.Properties) {
+	c.tb.Helper()
+	require.NotNil(c.tb, p)
+	require.Equal(c.tb, packet.PropReasonString, p.Has)
+	require.Regexp(c.tb, `^[A-Z].*\.$`, p.ReasonString)
+}
+
+// ExpectEnd wants the connection to end, after DISCONNECT with a reason, and a sentence about it, where the version has
+// it.
 func (c *Client) ExpectEnd(reason packet.ReasonCode) {
 	c.tb.Helper()
 	p, err := c.Next()
@@ -160,6 +179,7 @@ func (c *Client) ExpectEnd(reason packet.ReasonCode) {
 		d, ok := p.(*packet.Disconnect)
 		require.True(c.tb, ok, "got %T %+v, %v", p, p, err)
 		require.Equal(c.tb, reason, d.Reason)
+		c.expectReasonString(d.Properties)
 		p, err = c.Next()
 	}
 	require.Nil(c.tb, p)
