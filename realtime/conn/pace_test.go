@@ -202,6 +202,7 @@ func TestPublishRate(t *testing.T) {
 			client.ExpectEnd(0)
 			client.Close()
 			<-sent
+			synctest.Wait() // it is counted after the close
 			require.Equal(t, 1, w.observer.Count("disconnected "+packet.MessageRateTooHigh.String()))
 		})
 	})
