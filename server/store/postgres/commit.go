@@ -116,12 +116,21 @@ func (s *Store) commit(ctx context.Context, batch broker.Batch) (seqs []uint64, 
 // numbers takes the seqs of the batch from the apps' heads: first, because the rows need them; the row locks keep seq
 // dense and in the order of commits.
 func numbers(ctx context.Context, tx pgx.Tx, writes []broker.Write) (sqlstore.Numbers, error) {
-	return sqlstore.Number(writes, func(app broker.AppUID, n uint64) (last uint64, err error) {
-		err = tx.QueryRow(ctx, `UPDATE app_head SET seq = seq + $1 WHERE app_uid = $2 RETURNING seq`, int64(n), int64(app)).Scan(&last) //nolint:gosec // a count fits
-		if errors.Is(err, pgx.ErrNoRows) {
-			return 0, sqlstore.ErrAppGone
+	return sqlstore.Number(writes, func(wanted sqlstore.Heads) (map[broker.AppUID]uint64, error) {
+		heads := map[broker.AppUID]uint64{}
+		b := &pgx.Batch{} // one statement an app, since only so are the rows locked in this order, but one round trip
+		for i, app := range wanted.Apps {
+			b.Queue(`UPDATE app_head SET seq = seq + $1 WHERE app_uid = $2 RETURNING seq`, int64(wanted.By[i]), int64(app)).QueryRow(func(row pgx.Row) error { //nolint:gosec // a count fits
+				var last int64
+				err := row.Scan(&last)
+				if errors.Is(err, pgx.ErrNoRows) {
+					return nil
+				}
+				heads[app] = uint64(last) //nolint:gosec // as it was written
+				return err                //nolint:wrapcheck // wrapped by Commit
+			})
 		}
-		return last, err //nolint:wrapcheck // wrapped by Commit
+		return heads, tx.SendBatch(ctx, b).Close()
 	})
 }
 

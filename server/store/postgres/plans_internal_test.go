@@ -35,6 +35,8 @@ func TestPlans(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
 	t.Run("of a batch go by keys, even while the tables are empty", func(t *testing.T) {
+		require.NoError(t, s.takeTurn(t.Context()))
+		defer s.leaveTurn()
 		b := &pgx.Batch{}
 		key := sqlstore.SessionKey{App: 1, ClientID: "c"}
 		queueSessions(b, &sqlstore.Changes{

@@ -150,12 +150,20 @@ func (w *writer) commit(ctx context.Context, batch broker.Batch) (seqs []uint64,
 // numbers takes the seqs of the batch from the apps' heads.
 func (w *writer) numbers(ctx context.Context, tx *sql.Tx, writes []broker.Write) (sqlstore.Numbers, error) {
 	head := tx.StmtContext(ctx, w.head)
-	return sqlstore.Number(writes, func(app broker.AppUID, n uint64) (last uint64, err error) {
-		err = head.QueryRowContext(ctx, n, app).Scan(&last)
-		if errors.Is(err, sql.ErrNoRows) {
-			return 0, sqlstore.ErrAppGone
+	return sqlstore.Number(writes, func(wanted sqlstore.Heads) (map[broker.AppUID]uint64, error) {
+		heads := map[broker.AppUID]uint64{}
+		for i, app := range wanted.Apps {
+			var last uint64
+			err := head.QueryRowContext(ctx, wanted.By[i], app).Scan(&last)
+			if errors.Is(err, sql.ErrNoRows) {
+				continue
+			}
+			if err != nil {
+				return nil, err //nolint:wrapcheck // wrapped by Commit
+			}
+			heads[app] = last
 		}
-		return last, err //nolint:wrapcheck // wrapped by Commit
+		return heads, nil
 	})
 }
 

@@ -1,14 +1,11 @@
 package sqlstore
 
 import (
-	"errors"
+	"maps"
 	"slices"
 
 	"github.com/embercast/embercast/realtime/broker"
 )
-
-// ErrAppGone tells Number that an app has no head any more.
-var ErrAppGone = errors.New("the app is gone")
 
 // Numbers is what the writes of a batch got.
 type Numbers struct {
@@ -19,10 +16,16 @@ type Numbers struct {
 	Gone []bool
 }
 
-// Number gives the writes of a batch their seqs, dense and in order. take moves the head of an app on by n, which may be
-// 0, and returns the new head; it is called once an app, apps in ascending order, so that two batches cannot wait for
-// each other. An app that is gone gets 0: its writes are not stored. So does a write that has nothing to store.
-func Number(writes []broker.Write, take func(app broker.AppUID, n uint64) (last uint64, err error)) (Numbers, error) {
+// Heads are what the apps of a batch want of their heads: to be moved on by so many, which may be 0.
+type Heads struct {
+	Apps []broker.AppUID // ascending, so that two batches cannot wait for each other
+	By   []uint64
+}
+
+// Number gives the writes of a batch their seqs, dense and in order. take moves the heads on and returns the new ones;
+// an app that is missing among them is gone, and its writes get 0: they are not stored. So does a write that has nothing
+// to store.
+func Number(writes []broker.Write, take func(Heads) (map[broker.AppUID]uint64, error)) (Numbers, error) {
 	count := map[broker.AppUID]uint64{}
 	for i := range writes {
 		w := &writes[i]
@@ -33,21 +36,16 @@ func Number(writes []broker.Write, take func(app broker.AppUID, n uint64) (last 
 			count[w.App] += 0 // its head is taken too
 		}
 	}
-	apps := make([]broker.AppUID, 0, len(count))
-	for app := range count {
-		apps = append(apps, app)
+	var wanted Heads
+	for _, app := range slices.Sorted(maps.Keys(count)) {
+		wanted.Apps, wanted.By = append(wanted.Apps, app), append(wanted.By, count[app])
 	}
-	slices.Sort(apps)
-	heads := map[broker.AppUID]uint64{} // before the next write
-	for _, app := range apps {
-		last, err := take(app, count[app])
-		switch {
-		case errors.Is(err, ErrAppGone):
-		case err != nil:
-			return Numbers{}, err
-		default:
-			heads[app] = last - count[app]
-		}
+	heads, err := take(wanted)
+	if err != nil {
+		return Numbers{}, err
+	}
+	for app := range heads {
+		heads[app] -= count[app] // before the next write
 	}
 	n := Numbers{Seqs: make([]uint64, len(writes)), Gone: make([]bool, len(writes))}
 	for i := range writes {
