@@ -126,6 +126,7 @@ func (c *Conn) accept(p *packet.Connect, g broker.Grant, limits broker.Limits, k
 	ack := &packet.Connack{}
 	if p.Version == packet.V5 {
 		ack.Properties = connackProperties(p, c.client.ID(), limits, keepAlive)
+		addResponseInformation(ack.Properties, p, c.client, limits)
 	}
 	c.decoder.SetPacketBytesMax(limits.PacketBytesMax)
 	c.mu.Lock()
