@@ -14,6 +14,7 @@ import (
 	"github.com/embercast/embercast/server/store"
 	"github.com/embercast/embercast/server/store/pgtest"
 	"github.com/embercast/embercast/server/store/postgres"
+	"github.com/embercast/embercast/server/store/storetest"
 )
 
 // open opens a store that is closed with the test, and tells when it is lost.
@@ -139,6 +140,16 @@ func TestTakeover(t *testing.T) {
 	})
 }
 
+// waitsForLock waits until somebody waits for a lock in a database.
+func waitsForLock(t *testing.T, url string) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		var waiting int
+		query(t, url, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`, &waiting)
+		return waiting == 1
+	}, 10*time.Second, 10*time.Millisecond)
+}
+
 func TestDeleteApp(t *testing.T) {
 	t.Parallel()
 	t.Run("leaves nothing of a batch that was under way", func(t *testing.T) {
@@ -159,15 +170,67 @@ func TestDeleteApp(t *testing.T) {
 		require.NoError(t, err)
 		deleted := make(chan error, 1)
 		go func() { deleted <- s.DeleteApp(t.Context(), int64(app), auth.Audit{At: time.Now()}) }()
-		require.Eventually(t, func() bool {
-			var waiting int
-			query(t, url, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`, &waiting)
-			return waiting == 1
-		}, 10*time.Second, 10*time.Millisecond)
+		waitsForLock(t, url)
 		require.NoError(t, tx.Commit(t.Context()))
 		require.NoError(t, <-deleted)
 		var left int
 		query(t, url, `SELECT count(*) FROM messages`, &left)
+		require.Zero(t, left)
+	})
+	t.Run("leaves no row behind", func(t *testing.T) {
+		t.Parallel()
+		s, _ := open(t, pgtest.URL(t))
+		storetest.Delete(t, s, s.Read)
+	})
+	t.Run("leaves no filter that is made meanwhile", func(t *testing.T) {
+		t.Parallel()
+		url := pgtest.URL(t)
+		s, _ := open(t, url)
+		app := newApp(t, s, "shop")
+		// A deletion, stopped before its commit.
+		c, err := pgx.Connect(t.Context(), url)
+		require.NoError(t, err)
+		defer c.Close(t.Context()) //nolint:errcheck // of a test
+		tx, err := c.Begin(t.Context())
+		require.NoError(t, err)
+		_, err = tx.Exec(t.Context(), `DELETE FROM app_head WHERE app_uid = $1`, app)
+		require.NoError(t, err)
+		made := make(chan error, 1)
+		go func() {
+			_, err := s.FilterIDs(t.Context(), app, []string{"f"})
+			made <- err
+		}()
+		waitsForLock(t, url)
+		require.NoError(t, tx.Commit(t.Context()))
+		require.ErrorIs(t, <-made, broker.ErrNoSuchApp)
+		var left int
+		query(t, url, `SELECT count(*) FROM filters`, &left)
+		require.Zero(t, left)
+	})
+	t.Run("waits for a filter that is being made, commits do not", func(t *testing.T) {
+		t.Parallel()
+		url := pgtest.URL(t)
+		s, _ := open(t, url)
+		app := newApp(t, s, "shop")
+		// A filter as the store makes it, stopped before its commit.
+		c, err := pgx.Connect(t.Context(), url)
+		require.NoError(t, err)
+		defer c.Close(t.Context()) //nolint:errcheck // of a test
+		tx, err := c.Begin(t.Context())
+		require.NoError(t, err)
+		_, err = tx.Exec(t.Context(), `SELECT 1 FROM app_head WHERE app_uid = $1 FOR KEY SHARE`, app)
+		require.NoError(t, err)
+		_, err = tx.Exec(t.Context(), `INSERT INTO filters (app_uid, filter) VALUES ($1, 'f')`, app)
+		require.NoError(t, err)
+		_, err = s.Commit(t.Context(), batch(app, "t"))
+		require.NoError(t, err)
+		deleted := make(chan error, 1)
+		go func() { deleted <- s.DeleteApp(t.Context(), int64(app), auth.Audit{At: time.Now()}) }()
+		waitsForLock(t, url)
+		require.NoError(t, tx.Commit(t.Context()))
+		require.NoError(t, <-deleted)
+		var left int
+		query(t, url, `SELECT count(*) FROM filters`, &left)
 		require.Zero(t, left)
 	})
 }

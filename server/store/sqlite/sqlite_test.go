@@ -29,6 +29,17 @@ func open(tb testing.TB) storetest.Store {
 	return s
 }
 
+func TestDeleteApp(t *testing.T) {
+	t.Parallel()
+	t.Run("leaves no row behind", func(t *testing.T) {
+		t.Parallel()
+		s, err := sqlite.Open(t.Context(), config(filepath.Join(t.TempDir(), "embercast.db")))
+		require.NoError(t, err)
+		t.Cleanup(func() { require.NoError(t, s.Close()) })
+		storetest.Delete(t, s, s.Read)
+	})
+}
+
 func BenchmarkStore(b *testing.B) { storetest.Benchmark(b, open) }
 
 func TestOpen(t *testing.T) {
