@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/embercast/embercast/realtime/message"
 	"github.com/embercast/embercast/realtime/packet"
+	"github.com/embercast/embercast/realtime/session"
 	"github.com/embercast/embercast/realtime/topic"
 )
 
@@ -38,50 +40,141 @@ type SubscriptionInfo struct {
 	Suspended                  bool
 }
 
-// Clients lists the app's clients whose id is above after, ascending; limit 0 means all.
+// Clients lists the app's clients, connected or with a stored session, whose id is above after, ascending; limit 0 means
+// all.
 func (b *Broker) Clients(uid AppUID, after string, limit int) ([]ClientInfo, error) {
 	a := b.app(uid)
 	if a == nil {
 		return nil, ErrNoSuchApp
 	}
-	all := a.connected()
-	all = slices.DeleteFunc(all, func(c *Client) bool { return after != "" && c.id <= after })
-	slices.SortFunc(all, func(x, y *Client) int { return strings.Compare(x.id, y.id) })
+	all := a.everybody()
+	all = slices.DeleteFunc(all, func(k known) bool { return after != "" && k.id() <= after })
+	slices.SortFunc(all, func(x, y known) int { return strings.Compare(x.id(), y.id()) })
 	if limit > 0 && len(all) > limit {
 		all = all[:limit]
 	}
 	infos := make([]ClientInfo, len(all))
-	for i, c := range all {
-		infos[i] = c.info()
+	for i, k := range all {
+		infos[i] = k.info()
 	}
 	return infos, nil
 }
 
-// Client returns one client of the app, or ErrNoSuchClient.
+// known is a client that is connected, or whose session is stored.
+type known struct {
+	client  *Client            // nil: not connected
+	session *persistentSession // of a client that is not
+}
+
+func (k known) id() string {
+	if k.client != nil {
+		return k.client.id
+	}
+	return k.session.clientID
+}
+
+func (k known) info() ClientInfo {
+	if k.client != nil {
+		return k.client.info()
+	}
+	return k.session.info()
+}
+
+// everybody returns the connected clients and the stored sessions of those who are not.
+func (a *app) everybody() []known {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	all := make([]known, 0, len(a.clients)+len(a.sessions))
+	for _, c := range a.clients {
+		all = append(all, known{client: c})
+	}
+	for id, p := range a.sessions {
+		if _, connected := a.clients[id]; !connected && !p.willOnly {
+			all = append(all, known{session: p})
+		}
+	}
+	return all
+}
+
+// Client returns one client of the app, connected or with a stored session, or ErrNoSuchClient.
 func (b *Broker) Client(uid AppUID, clientID string) (ClientInfo, error) {
 	a := b.app(uid)
 	if a == nil {
 		return ClientInfo{}, ErrNoSuchApp
 	}
-	c := a.client(clientID)
-	if c == nil {
-		return ClientInfo{}, ErrNoSuchClient
+	a.mu.RLock()
+	c, p := a.clients[clientID], a.sessions[clientID]
+	a.mu.RUnlock()
+	switch {
+	case c != nil:
+		return c.info(), nil
+	case p != nil && !p.willOnly:
+		return p.info(), nil
 	}
-	return c.info(), nil
+	return ClientInfo{}, ErrNoSuchClient
 }
 
-// Kick disconnects a client (0x98). A session that ends with its connection is forgotten with it.
-func (b *Broker) Kick(_ context.Context, uid AppUID, clientID string, _ bool) error {
+// Kick disconnects a client (0x98), and with forget also ends its stored session: that is committed when it returns.
+func (b *Broker) Kick(ctx context.Context, uid AppUID, clientID string, forget bool) error {
 	a := b.app(uid)
 	if a == nil {
 		return ErrNoSuchApp
 	}
 	c := a.client(clientID)
-	if c == nil {
-		return ErrNoSuchClient
+	if c != nil {
+		b.expel(c, expulsion{reason: packet.AdministrativeAction, cause: causeKicked})
 	}
-	b.expel(c, expulsion{reason: packet.AdministrativeAction, cause: causeKicked})
-	return nil
+	a.mu.Lock()
+	p := a.sessions[clientID]
+	if p == nil || p.willOnly || !forget || p.holder() != nil {
+		a.mu.Unlock()
+		if c == nil {
+			return ErrNoSuchClient
+		}
+		return nil
+	}
+	a.forgetLocked(p)
+	a.mu.Unlock()
+	b.endSession(p, true)
+	return b.settled(ctx, a)
+}
+
+// settled waits until what an app has queued is committed.
+func (b *Broker) settled(ctx context.Context, a *app) error {
+	w := &write{app: a, behind: true, done: make(chan error, 1)}
+	b.committer.put(w)
+	if b.committer.ended() {
+		return ErrDraining
+	}
+	select {
+	case err := <-w.done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", ErrOutcomeUnknown, ctx.Err())
+	}
+}
+
+// info is what an operator sees of a session that nobody holds.
+func (p *persistentSession) info() ClientInfo {
+	p.mu.Lock()
+	i := ClientInfo{
+		ClientID: p.clientID, Subject: p.subject, EndedAt: p.endedAt, SessionExpiry: p.expiry, FallenOut: p.fallenOut,
+	}
+	p.mu.Unlock()
+	i.Inflight = p.state.Outstanding()
+	i.QueuedMessages, i.QueuedBytes = p.estimate()
+	p.state.Subscriptions(func(s *session.Subscription) bool {
+		i.Subscriptions = append(i.Subscriptions, subscriptionInfo(s))
+		return true
+	})
+	return i
+}
+
+func subscriptionInfo(s *session.Subscription) SubscriptionInfo {
+	return SubscriptionInfo{
+		Filter: s.Filter, QoS: s.QoS, NoLocal: s.NoLocal, RetainAsPublished: s.RetainAsPublished,
+		RetainHandling: s.RetainHandling, ID: s.ID, Suspended: s.Suspended,
+	}
 }
 
 func (c *Client) info() ClientInfo {
@@ -91,13 +184,13 @@ func (c *Client) info() ClientInfo {
 		SessionExpiry: c.expiry, CleanStart: c.cleanStart,
 	}
 	i.QueuedMessages, i.QueuedBytes, i.Inflight = c.out.Queue()
+	if c.Durable() {
+		i.FallenOut = c.session.fallen()
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for f, s := range c.subs {
-		i.Subscriptions = append(i.Subscriptions, SubscriptionInfo{
-			Filter: f, QoS: s.sub.QoS, NoLocal: s.sub.NoLocal, RetainAsPublished: s.sub.RetainAsPublished,
-			RetainHandling: s.sub.RetainHandling, ID: s.sub.ID, Suspended: s.sub.Suspended,
-		})
+	for _, s := range c.subs {
+		i.Subscriptions = append(i.Subscriptions, subscriptionInfo(&s.sub))
 	}
 	slices.SortFunc(i.Subscriptions, func(x, y SubscriptionInfo) int { return strings.Compare(x.Filter, y.Filter) })
 	return i

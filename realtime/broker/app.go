@@ -11,16 +11,18 @@ import (
 // app is one tenant: its own topic tree, retained messages, sessions and commit order. Nothing in it is reachable
 // from another app.
 //
-// Locks are taken in the order: order, mu, the lock of a connection, retainedMu (docs/lock-order.md).
+// Locks are taken in the order: durable.mu, order, mu, the lock of a connection, retainedMu (docs/lock-order.md).
 type app struct {
 	uid     AppUID
 	id      string
 	epoch   string
-	history atomic.Int64  // time.Duration
+	history atomic.Int64 // time.Duration
+	limits  atomic.Pointer[Limits]
 	head    atomic.Uint64 // the last committed seq
 	closed  atomic.Bool
 	stats   appStats
 	commits commitQueue
+	durable durableFilters
 	pass    *pass // the compactor's, where it stopped on the way; only the housekeeper looks
 
 	// order is the commit order: held while a committed write is applied and routed, and while a subscription begins,
@@ -29,8 +31,10 @@ type app struct {
 
 	mu            sync.RWMutex // guards what follows
 	tree          topic.Tree[*subscriber]
+	trailing      map[string]*Client // ended, with messages of their own still on their way through the commit
 	groups        map[groupKey]*shareGroup
-	clients       map[string]*Client // connected, by Client Identifier
+	clients       map[string]*Client            // connected, by Client Identifier
+	sessions      map[string]*persistentSession // by Client Identifier, connected or not
 	subscriptions int
 
 	retainedMu    sync.RWMutex // guards what follows
@@ -41,9 +45,15 @@ type app struct {
 }
 
 func newApp(cfg AppConfig) *app {
-	a := &app{uid: cfg.UID, id: cfg.ID, clients: map[string]*Client{}, groups: map[groupKey]*shareGroup{}}
-	a.history.Store(int64(cfg.History))
+	a := &app{uid: cfg.UID, id: cfg.ID, clients: map[string]*Client{}, sessions: map[string]*persistentSession{}, trailing: map[string]*Client{}, groups: map[groupKey]*shareGroup{}}
+	a.configure(cfg)
 	return a
+}
+
+// configure takes over what may change.
+func (a *app) configure(cfg AppConfig) {
+	a.history.Store(int64(cfg.History))
+	a.limits.Store(&cfg.Limits)
 }
 
 // connected returns the app's clients as of now.
@@ -61,4 +71,15 @@ func (a *app) client(id string) *Client {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	return a.clients[id]
+}
+
+// persistent returns the app's persistent sessions as of now.
+func (a *app) persistent() []*persistentSession {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	all := make([]*persistentSession, 0, len(a.sessions))
+	for _, p := range a.sessions {
+		all = append(all, p)
+	}
+	return all
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/embercast/embercast/realtime/message"
+	"github.com/embercast/embercast/realtime/packet"
 )
 
 // Config is what a Broker is made of. Store, Authenticator, Observer and Logger must be set.
@@ -27,6 +28,9 @@ type Config struct {
 	CommitQueueBytesMax int
 	// StoreWait is how long what needs a commit is held while the store is away; 0 means 10 s (CONTRACT section 4).
 	StoreWait time.Duration
+	// WillGrace is how long after a start the wills of before wait at least for their clients to come back; 0 means 30 s
+	// (chosen: most clients reconnect within that).
+	WillGrace time.Duration
 }
 
 // Broker routes application messages within each app. All methods are safe for concurrent use.
@@ -39,6 +43,15 @@ type Broker struct {
 
 	mu   sync.RWMutex // guards apps
 	apps map[AppUID]*app
+
+	readers readers
+}
+
+// readers are the goroutines that read the log for sessions that are behind.
+type readers struct {
+	mu     sync.Mutex // guards closed; none is started once it is set
+	closed bool
+	all    sync.WaitGroup
 }
 
 // New returns a Broker without apps; Run makes it work.
@@ -55,6 +68,9 @@ func New(cfg Config) *Broker {
 	if cfg.StoreWait == 0 {
 		cfg.StoreWait = 10 * time.Second
 	}
+	if cfg.WillGrace == 0 {
+		cfg.WillGrace = 30 * time.Second
+	}
 	b := &Broker{cfg: cfg, log: cfg.Logger, apps: map[AppUID]*app{}}
 	b.committer = newCommitter(b)
 	return b
@@ -67,6 +83,19 @@ func (b *Broker) Run(ctx context.Context) {
 	g.Go(b.committer.apply)
 	g.Go(func() { b.keepHouse(ctx) })
 	g.Wait()
+	b.readers.mu.Lock()
+	b.readers.closed = true
+	b.readers.mu.Unlock()
+	for _, a := range b.openApps() {
+		for _, c := range a.connected() {
+			c.out.Disconnect(packet.ServerShuttingDown, "server has stopped")
+			b.End(c, Ending{Reason: packet.ServerShuttingDown, Cause: "server has stopped"})
+		}
+		for _, p := range a.persistent() {
+			p.stop()
+		}
+	}
+	b.readers.all.Wait()
 }
 
 // AppConfig is what the broker knows of an app beside what its grants say.
@@ -74,13 +103,14 @@ type AppConfig struct {
 	UID     AppUID
 	ID      string
 	History time.Duration // how long the log keeps what is no longer needed (history_seconds)
+	Limits  Limits        // for the sessions of clients that are away
 }
 
 // OpenApp reads the app's retained messages from the log and lets its clients in. Opening an open app only changes
 // its configuration.
 func (b *Broker) OpenApp(ctx context.Context, cfg AppConfig) error {
 	if a := b.app(cfg.UID); a != nil {
-		a.history.Store(int64(cfg.History))
+		a.configure(cfg)
 		return nil
 	}
 	a := newApp(cfg)
@@ -97,10 +127,47 @@ func (b *Broker) OpenApp(ctx context.Context, cfg AppConfig) error {
 	if err != nil {
 		return fmt.Errorf("open app %s: %w", cfg.ID, err)
 	}
+	if err := b.restoreSessions(ctx, a); err != nil {
+		return fmt.Errorf("open app %s: %w", cfg.ID, err)
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if _, open := b.apps[cfg.UID]; !open {
 		b.apps[cfg.UID] = a
+	}
+	return nil
+}
+
+// restoreSessions reads the app's persistent sessions. Wills wait for their delay, and for the clients to come back.
+func (b *Broker) restoreSessions(ctx context.Context, a *app) error {
+	filters, err := b.cfg.Store.Filters(ctx, a.uid)
+	if err != nil {
+		return err //nolint:wrapcheck // the caller says what and where
+	}
+	if err := a.durable.load(filters); err != nil {
+		return err
+	}
+	now := b.now()
+	err = b.cfg.Store.Sessions(ctx, a.uid, func(st StoredSession) error {
+		p, err := restoreSession(a, st, now)
+		if err != nil {
+			return err
+		}
+		for _, sub := range st.Subscriptions {
+			if sub.FilterID != 0 && a.durable.use(sub.FilterID) == nil {
+				return fmt.Errorf("stored session of client %q: its filter %q is not there", p.clientID, sub.Filter)
+			}
+		}
+		a.sessions[p.clientID] = p
+		return nil
+	})
+	if err != nil {
+		return err //nolint:wrapcheck // the caller says what and where
+	}
+	for _, p := range a.sessions {
+		if p.will != nil {
+			b.armWill(p, max(p.endedAt.Add(p.will.will.Delay).Sub(now), b.cfg.WillGrace))
+		}
 	}
 	return nil
 }
@@ -118,6 +185,9 @@ func (b *Broker) CloseApp(uid AppUID) {
 	a.closed.Store(true)
 	for _, c := range a.connected() {
 		b.expel(c, expulsion{err: ErrNotAllowed, cause: causeAppDeleted, withoutWill: true})
+	}
+	for _, p := range a.persistent() {
+		p.kill()
 	}
 }
 

@@ -62,7 +62,9 @@ func (w *world) connect(id string, filters ...string) (*broker.Client, *brokerte
 	c, err := w.Connect(g, broker.ConnectRequest{Credentials: broker.Credentials{ClientID: id}, Version: packet.V5, Out: r})
 	require.NoError(w.tb, err)
 	for _, f := range filters {
-		require.False(w.tb, w.Subscribe(c, []session.Subscription{{Filter: f, QoS: 1}})[0].Reason.Failed())
+		results, err := w.Subscribe(c, []session.Subscription{{Filter: f, QoS: 1}})
+		require.NoError(w.tb, err)
+		require.False(w.tb, results[0].Reason.Failed())
 	}
 	return c, r
 }
@@ -438,6 +440,8 @@ func BenchmarkSubscribe(b *testing.B) {
 	c, _ := w.connect("c")
 	b.ReportAllocs()
 	for b.Loop() {
-		w.Subscribe(c, []session.Subscription{{Filter: "#", QoS: 1}})
+		if _, err := w.Subscribe(c, []session.Subscription{{Filter: "#", QoS: 1}}); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

@@ -28,6 +28,23 @@ type Outbound interface {
 	GrantChanged()
 	// Queue tells what waits to be sent.
 	Queue() (messages int, bytes int64, inflight int)
+
+	// What follows concerns connections with a persistent session alone.
+
+	// Saving is called when the session is about to be committed as it is: what the connection has done to it until now
+	// is covered by the mark. Everything up to head has been routed; where nothing is outstanding the cursor moves there.
+	Saving(head message.Position) (mark uint64)
+	// Saved tells that a commit which covers mark has ended, well or not.
+	Saved(mark uint64, err error) (marked bool)
+	// Taken is where reading the log for the session begins.
+	Taken() message.Position
+	// Feed hands over what the log holds up to a position. It waits until the connection has room for more; false: the
+	// connection has ended.
+	Feed(ds []Delivery, upTo message.Position) bool
+	// Join has what is routed from now on kept for the session, behind what is still to come by Feed. It is called under the app's commit order.
+	Join()
+	// Live ends the time of Feed; false: more was routed since Join than the connection keeps, and reading goes on.
+	Live() bool
 }
 
 // Delivery is one message on its way to one client.
@@ -36,6 +53,7 @@ type Delivery struct {
 	SubscriptionIDs []uint32
 	QoS             byte
 	Retain          bool
+	Shared          bool // by a Shared Subscription
 }
 
 // Verdict is what became of a Delivery.
@@ -64,7 +82,11 @@ type Client struct {
 	ended       atomic.Bool
 	underWay    atomic.Int32 // messages of its own on their way through the commit
 	grant       atomic.Pointer[Grant]
-	gone        chan struct{} // guarded by app.mu; made by whoever waits for the client's end, closed by that
+	session     *persistentSession // nil: the session ends with the connection, and nothing is stored of it
+	trails      bool               // messages of the connection before are still on their way through the commit
+	present     bool               // the session was there before
+	resend      []session.Entry    // what was not acknowledged on the connection before
+	gone        chan struct{}      // guarded by app.mu; made by whoever waits for the client's end, closed by that
 
 	mu   sync.Mutex // guards what follows; taken after app.mu
 	subs map[string]*subscriber
@@ -76,6 +98,28 @@ func (c *Client) ID() string { return c.id }
 
 // Number returns the number of the connection, unique in this process.
 func (c *Client) Number() uint64 { return c.number }
+
+// Durable reports whether the session outlives the connection.
+func (c *Client) Durable() bool { return c.session != nil && !c.session.willOnly }
+
+// Present reports whether the session was there before this connection [MQTT5-3.2.2-3].
+func (c *Client) Present() bool { return c.present }
+
+// State returns the state of a durable session.
+func (c *Client) State() *session.Session { return c.session.state }
+
+// Resend returns what of a durable session has been sent and not acknowledged, in order; it is to be sent again
+// [MQTT5-4.4.0-1]. Messages are there where they are needed.
+func (c *Client) Resend() []session.Entry { return c.resend }
+
+// Head returns the position up to which everything of the app has been routed.
+func (c *Client) Head() message.Position { return endOfSeq(c.app.head.Load()) }
+
+// SessionExpiry returns the Session Expiry Interval in force.
+func (c *Client) SessionExpiry() time.Duration { return c.expiry }
+
+// Touch tells that the durable session has changed: it is saved within a second.
+func (c *Client) Touch() { c.session.dirty.Store(true) }
 
 // Grant returns what the client may do now.
 func (c *Client) Grant() Grant { return *c.grant.Load() }

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"log/slog"
+	"math"
 	"sync"
 	"time"
 )
@@ -36,12 +37,24 @@ type write struct {
 	app      *app
 	parts    []Part
 	one      [1]Part // the parts of most writes, without an allocation of their own
-	sessions []SessionChange
-	stored   bool // it becomes rows; else it only keeps its place in the order
-	silent   bool // not for MQTT subscribers: the end of an expired retained message
+	logged   bool    // the parts become rows; else they only keep their place in the order
+	stored   bool    // there is something to commit: the parts, or a change of sessions
+	behind   bool    // it is queued though nothing of it is stored
+	silent   bool    // not for MQTT subscribers: the end of an expired retained message
 	queuedAt time.Time
-	seq      uint64
+	seq      uint64 // of its parts; without those, the head behind which it was committed
 	size     int
+
+	// What of sessions is committed with it.
+	change    *SessionChange
+	session   *persistentSession // that has published it, or is saved by it
+	keep      bool               // the session's row is written as it is when the batch is made
+	save      bool               // it is there for that alone
+	inbound   uint16             // the Packet Identifier of a QoS 2 message, committed with it; 0: none
+	duplicate uint16             // the identifier of one that came before and whose commit may still be under way
+	endsWill  *storedWill
+	begin     func(seq uint64, k *Marks) // what is to be done when it is applied, under app.order
+	snap      *snapshot                  // of session, where this write is the last of its batch that keeps it
 
 	// Who is told, once: a connection by token, or a waiting call.
 	told   bool
@@ -101,19 +114,55 @@ func (c *committer) fullLocked(q *commitQueue) bool {
 	return len(q.writes) >= c.b.cfg.CommitQueueMax || q.bytes >= c.b.cfg.CommitQueueBytesMax
 }
 
-// enqueue puts w at the end of its app's queue, waiting for room.
-func (c *committer) enqueue(w *write) error {
+// errNoRoom tells that the queue is full.
+var errNoRoom = errors.New("commit queue is full")
+
+// tryEnqueue is enqueue without waiting.
+func (c *committer) tryEnqueue(w *write) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	q := &w.app.commits
-	for c.fullLocked(q) && !c.closed && !c.lateLocked() {
-		c.room.Wait()
-	}
-	if c.closed || c.fullLocked(q) {
+	switch {
+	case c.closed:
 		return ErrDraining
+	case c.fullLocked(&w.app.commits):
+		return errNoRoom
 	}
 	c.putLocked(w)
 	return nil
+}
+
+// awaitRoom waits until an app's queue is not full.
+func (c *committer) awaitRoom(a *app) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.fullLocked(&a.commits) && !c.closed && !c.lateLocked() {
+		c.room.Wait()
+	}
+	if c.closed || c.fullLocked(&a.commits) {
+		return ErrDraining
+	}
+	return nil
+}
+
+// put queues a write that needs no room: a change of a session, of which each has one or two at most under way.
+func (c *committer) put(w *write) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return
+	}
+	c.putLocked(w)
+}
+
+// saveSession has a session saved as it is when the next batch is made.
+func (c *committer) saveSession(p *persistentSession) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed || p.saving {
+		return
+	}
+	p.saving = true
+	c.putLocked(&write{app: p.app, stored: true, session: p, keep: true, save: true})
 }
 
 // offer is enqueue without waiting: where there is no room, w is not queued.
@@ -181,6 +230,7 @@ func (c *committer) take() []*write {
 			of += len(w.parts)
 			bytes += w.size
 			q.bytes -= w.size
+			w.taken()
 			taken++
 		}
 		parts += of
@@ -195,6 +245,13 @@ func (c *committer) take() []*write {
 	return batch
 }
 
+// taken notes, under committer.mu, that a write has left the queue.
+func (w *write) taken() {
+	if w.save {
+		w.session.saving = false
+	}
+}
+
 // commit writes one batch and hands it on to be applied. While the store is away the batch is held, and tried again,
 // until StoreWait has passed.
 func (c *committer) commit(ctx context.Context, batch []*write) {
@@ -204,12 +261,16 @@ func (c *committer) commit(ctx context.Context, batch []*write) {
 	rows := 0
 	for _, w := range batch {
 		// What a deleted app has queued is not worth a row; apply tells so.
-		if w.stored && !w.app.closed.Load() {
-			stored = append(stored, w)
+		if !w.stored || w.app.closed.Load() {
+			continue
+		}
+		stored = append(stored, w)
+		sb.Writes = append(sb.Writes, w.row())
+		if w.logged {
 			rows += len(w.parts)
-			sb.Writes = append(sb.Writes, Write{App: w.app.uid, Parts: w.parts, Sessions: w.sessions})
 		}
 	}
+	sb.Writes = append(sb.Writes, snapshots(stored)...)
 	if len(stored) > 0 {
 		began := time.Now()
 		seqs, err := c.commitHeld(ctx, sb, stored, batch)
@@ -223,6 +284,53 @@ func (c *committer) commit(ctx context.Context, batch []*write) {
 		}
 	}
 	c.applied <- batch
+}
+
+// row is what the store gets of a write.
+func (w *write) row() Write {
+	r := Write{App: w.app.uid}
+	if w.logged {
+		r.Parts = w.parts
+	}
+	if w.change != nil {
+		r.Sessions = []SessionChange{*w.change}
+	}
+	return r
+}
+
+// snapshots takes the sessions that a batch keeps, each once, as they are now: what has happened to one since its write
+// was queued is then kept too. What may be committed only with its message is named first.
+func snapshots(batch []*write) (writes []Write) {
+	last := map[*persistentSession]*write{}
+	var order []*persistentSession
+	for _, w := range batch {
+		p := w.session
+		if p == nil {
+			continue
+		}
+		if w.inbound != 0 {
+			p.state.Keep(w.inbound)
+		}
+		if w.endsWill != nil {
+			p.endWill(w.endsWill)
+		}
+		if !w.keep {
+			continue
+		}
+		if last[p] == nil {
+			order = append(order, p)
+		}
+		last[p] = w
+	}
+	for _, p := range order {
+		s, alive := p.snapshot()
+		if !alive {
+			continue
+		}
+		last[p].snap = &s
+		writes = append(writes, Write{App: p.app.uid, Sessions: []SessionChange{s.change}})
+	}
+	return writes
 }
 
 // commitHeld tries until the batch is committed, is refused for good, or its oldest write has waited too long.
@@ -348,7 +456,7 @@ func (c *committer) expire() {
 	dropped := c.dropLocked(func(a *app) bool { return c.leftLocked(a.commits.writes[0]) <= 0 })
 	c.mu.Unlock()
 	if len(dropped) > 0 {
-		tell(dropped, ErrStoreUnavailable)
+		c.refuse(dropped, ErrStoreUnavailable)
 	}
 }
 
@@ -362,9 +470,11 @@ func (c *committer) ended() bool {
 func (c *committer) seqsOf(ctx context.Context, stored []*write) ([]uint64, error) {
 	count := map[*app]uint64{}
 	for _, w := range stored {
-		if len(w.parts) > 0 {
-			count[w.app]++
+		n := uint64(0)
+		if w.logged {
+			n = 1
 		}
+		count[w.app] += n
 	}
 	next := map[*app]uint64{}
 	for a, n := range count {
@@ -379,9 +489,14 @@ func (c *committer) seqsOf(ctx context.Context, stored []*write) ([]uint64, erro
 	}
 	seqs := make([]uint64, len(stored))
 	for i, w := range stored {
-		if seq, there := next[w.app]; there && len(w.parts) > 0 {
+		seq, there := next[w.app]
+		switch {
+		case !there:
+		case w.logged:
 			seqs[i] = seq
 			next[w.app]++
+		default:
+			seqs[i] = seq - 1
 		}
 	}
 	return seqs, nil
@@ -399,7 +514,36 @@ func (c *committer) fail(batch []*write, err error) {
 	c.mu.Lock()
 	behind := c.dropLocked(func(a *app) bool { return seen[a] })
 	c.mu.Unlock()
-	tell(append(batch, behind...), err)
+	c.refuse(append(batch, behind...), err)
+}
+
+// refuse undoes what writes have done to sessions in memory, and tells those who wait.
+func (c *committer) refuse(writes []*write, err error) {
+	for _, w := range writes {
+		w.undo(c.b)
+	}
+	tell(writes, err)
+}
+
+// undo takes back what the making of a batch, or the queueing of a write, has named as committed.
+func (w *write) undo(b *Broker) {
+	p := w.session
+	if p == nil {
+		return
+	}
+	if w.inbound != 0 {
+		p.state.Forget(w.inbound)
+	}
+	if w.endsWill != nil {
+		p.putBackWill(w.endsWill)
+		b.armWill(p, b.cfg.StoreWait)
+	}
+	if w.snap != nil {
+		p.state.PutBackMoved(w.snap.moved)
+	}
+	if w.keep {
+		p.dirty.Store(true)
+	}
 }
 
 // dropLocked empties the queues of the apps that match, and returns what was in them.
@@ -409,6 +553,9 @@ func (c *committer) dropLocked(match func(*app) bool) (dropped []*write) {
 		if !match(a) {
 			kept = append(kept, a)
 			continue
+		}
+		for _, w := range a.commits.writes {
+			w.taken()
 		}
 		dropped = append(dropped, a.commits.writes...)
 		a.commits = commitQueue{}
@@ -439,6 +586,34 @@ func (w *write) tell(err error, k *Marks) {
 	if w.done != nil {
 		w.done <- err
 	}
+	w.tellSaved(err, k)
+}
+
+// tellSaved tells the connection of a session that was saved what it has waited for, or that it was not.
+func (w *write) tellSaved(err error, k *Marks) {
+	var out Outbound
+	mark := uint64(0)
+	switch {
+	case w.snap != nil:
+		if err == nil {
+			w.session.saved.Store(w.snap.change.Keep.Cursor.Seq)
+		}
+		if w.snap.client == nil {
+			return
+		}
+		out, mark = w.snap.client.out, w.snap.mark
+	case err != nil && w.save: // it never came into a batch
+		c := w.session.holder()
+		if c == nil {
+			return
+		}
+		out, mark = c.out, math.MaxUint64
+	default:
+		return
+	}
+	if out.Saved(mark, err) {
+		k.Mark(out)
+	}
 }
 
 // apply takes committed batches, in order: changes the retained messages in memory, routes, acknowledges, and then
@@ -461,23 +636,30 @@ func (w *write) apply(k *Marks) error {
 	if a.closed.Load() {
 		return ErrNoSuchApp
 	}
-	if w.stored && w.seq == 0 {
+	if w.logged && w.seq == 0 {
 		return ErrNoSuchApp // its rows went between the publish and the commit
 	}
+	if w.duplicate != 0 && !w.session.state.Received(w.duplicate) {
+		return ErrStoreUnavailable // what it duplicates was not committed: the client is to send it again
+	}
 	for i := range w.parts {
-		m := w.parts[i].Message
-		if w.stored {
-			m.Position.Seq, m.Position.Part = w.seq, uint32(i)
-			if m.Retain {
-				a.setRetained(m)
+		p := &w.parts[i]
+		if w.logged {
+			p.Message.Position.Seq, p.Message.Position.Part = w.seq, uint32(i)
+			if p.Message.Retain {
+				a.setRetained(p.Message)
 			}
+			a.durable.committed(p)
 		}
 		if !w.silent {
-			a.route(m, k)
+			a.route(p.Message, k)
 		}
 	}
-	if w.stored {
+	if w.logged {
 		a.head.Store(w.seq)
+	}
+	if w.begin != nil {
+		w.begin(w.seq, k)
 	}
 	return nil
 }

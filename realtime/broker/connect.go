@@ -4,12 +4,16 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base32"
+	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"time"
 
 	"github.com/embercast/embercast/realtime/message"
 	"github.com/embercast/embercast/realtime/packet"
+	"github.com/embercast/embercast/realtime/session"
+	"github.com/embercast/embercast/realtime/topic"
 )
 
 // ConnectRequest is a CONNECT as the connection has read it.
@@ -21,14 +25,6 @@ type ConnectRequest struct {
 	SessionExpiry time.Duration // as granted: at most the app's limit
 	Will          *Will
 	Out           Outbound
-}
-
-// Will is the Will Message of a connection and its Will Delay Interval.
-type Will struct {
-	Message *message.Message
-	Delay   time.Duration
-	Expires bool          // it has a Message Expiry Interval
-	Expiry  time.Duration // counted from when it is sent
 }
 
 // Authenticate tells who is connecting, before the rest of the CONNECT is judged against the limits of its app.
@@ -57,8 +53,9 @@ func (b *Broker) Renew(ctx context.Context, c *Client, token string) error {
 }
 
 // Connect lets an authenticated client in, ending an older connection of the same Client Identifier
-// [MQTT5-3.1.4-3]. The old one's Will Message is sent before Connect returns. The session never outlives its
-// connection yet, so no session is ever present.
+// [MQTT5-3.1.4-3], whose Will Message is sent, where one is due, before Connect returns. It resumes the session of that
+// identifier or, with Clean Start, ends it [MQTT5-3.1.2-4, MQTT5-3.1.2-5]; what CONNACK promises of a session that outlives
+// its connection is committed when Connect returns. The client receives nothing before Begin.
 func (b *Broker) Connect(g Grant, req ConnectRequest) (*Client, error) {
 	a := b.app(g.App())
 	if a == nil {
@@ -76,10 +73,32 @@ func (b *Broker) Connect(g Grant, req ConnectRequest) (*Client, error) {
 		}
 	}
 	c := b.newClient(a, id, g, req)
+	ended, err := b.takePlace(a, c, g.Limits().ConnectionsMax)
+	if err != nil {
+		return nil, err
+	}
+	b.cfg.Observer.Connected(c.transport, c.version)
+	if ended != nil {
+		b.endSession(ended, !ended.willOnly)
+	}
+	if err := b.keepSession(c, ended != nil); err != nil {
+		b.End(c, Ending{Reason: OutcomeOf(err).Reason, Cause: "session not stored: " + err.Error(), unborn: !c.present})
+		return nil, err
+	}
+	// A key or rule deleted between authentication and admission has notified only those it found.
+	if !g.Alive() {
+		b.expel(c, expulsion{err: ErrNotAllowed, cause: causeGoneMeantime, withoutWill: true})
+		return nil, ErrBadCredentials
+	}
+	return c, nil
+}
+
+// takePlace puts c in its place, taking over from whoever holds it. ended is the session that gives way to c's.
+func (b *Broker) takePlace(a *app, c *Client, connectionsMax int) (ended *persistentSession, err error) {
 	deadline := time.NewTimer(strangerWait)
 	defer deadline.Stop()
 	for {
-		old, gone, err := b.admit(a, c, g.Limits().ConnectionsMax)
+		ended, old, gone, err := b.admit(a, c, connectionsMax)
 		switch {
 		case err != nil:
 			return nil, err
@@ -89,20 +108,161 @@ func (b *Broker) Connect(g Grant, req ConnectRequest) (*Client, error) {
 			case <-deadline.C:
 				return nil, ErrClientIDNotValid
 			}
-			continue
 		case old != nil:
-			b.expel(old, expulsion{reason: packet.SessionTakenOver, cause: causeTakenOver})
-			continue
+			b.expel(old, expulsion{reason: packet.SessionTakenOver, cause: causeTakenOver, takenOver: !c.cleanStart})
+		default:
+			return ended, nil
 		}
-		break
 	}
-	b.cfg.Observer.Connected(c.transport, c.version)
-	// A key or rule deleted between authentication and admission has notified only those it found.
-	if !g.Alive() {
-		b.expel(c, expulsion{err: ErrNotAllowed, cause: causeGoneMeantime, withoutWill: true})
-		return nil, ErrBadCredentials
+}
+
+// keepSession commits what CONNACK promises: the row of a session that outlives the connection, and the end of the one
+// before. The will of a session that does not is stored without being waited for.
+func (b *Broker) keepSession(c *Client, ended bool) error {
+	p := c.session
+	if p == nil && !ended {
+		if c.trails {
+			// What the client has published before comes before what it publishes now [MQTT5-4.6.0-6]. Its outcome is not this
+			// connection's concern.
+			_ = b.settled(context.Background(), c.app) //nolint:errcheck // see above
+		}
+		return nil
 	}
-	return c, nil
+	w := &write{app: c.app, stored: true}
+	if p != nil {
+		w.session, w.keep = p, true
+		if !c.present {
+			w.change = &SessionChange{App: c.app.uid, ClientID: c.id, Delete: true}
+		}
+	}
+	if p != nil && p.willOnly && !ended {
+		b.committer.put(w)
+		return nil
+	}
+	w.done = make(chan error, 1)
+	b.committer.put(w)
+	if b.committer.ended() {
+		return ErrDraining
+	}
+	if err := <-w.done; err != nil {
+		return err
+	}
+	if !c.present {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), b.cfg.StoreWait)
+	defer cancel()
+	limits := c.Grant().Limits()
+	return b.patiently(ctx, func() error {
+		if _, err := b.cutBacklog(ctx, p, &limits); err != nil {
+			return err
+		}
+		return b.readUnacknowledged(ctx, c)
+	})
+}
+
+// readUnacknowledged reads what is to be sent again from the log.
+func (b *Broker) readUnacknowledged(ctx context.Context, c *Client) error {
+	c.resend = nil
+	var positions []message.Position
+	c.session.state.Resend(func(e *session.Entry) bool {
+		c.resend = append(c.resend, *e)
+		if e.State == session.StateSent {
+			positions = append(positions, e.Position)
+		}
+		return true
+	})
+	if len(positions) == 0 {
+		return nil
+	}
+	messages, err := b.cfg.Store.Messages(ctx, c.app.uid, positions)
+	if err != nil {
+		return err //nolint:wrapcheck // the caller says what
+	}
+	at := make(map[message.Position]*message.Message, len(messages))
+	for _, m := range messages {
+		at[m.Position] = m
+	}
+	for i := range c.resend {
+		e := &c.resend[i]
+		if e.Message = at[e.Position]; e.Message != nil && e.SubscriptionIDs == nil {
+			e.SubscriptionIDs = c.session.identifiers(e.Message.Topic)
+		}
+	}
+	return nil
+}
+
+// patiently tries until ctx ends while the store is away.
+func (b *Broker) patiently(ctx context.Context, do func() error) error {
+	for wait := 10 * time.Millisecond; ; wait = min(2*wait, 500*time.Millisecond) {
+		err := do()
+		if err == nil || ctx.Err() != nil || errors.Is(err, ErrNoSuchApp) || errors.Is(err, ErrStoreRefused) {
+			return err
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return fmt.Errorf("%w: %w", ErrStoreUnavailable, err)
+		}
+	}
+}
+
+// Begin lets a client that was told of its session receive: the stored subscriptions go into the tree, each judged anew,
+// and what the log holds for them follows. The retained messages that are still to be sent are the caller's.
+func (b *Broker) Begin(c *Client) (replays []*Replay) {
+	if !c.Durable() {
+		return nil
+	}
+	events, replays, durable := c.app.begin(c)
+	for _, e := range events {
+		b.notify(c, e)
+	}
+	if durable {
+		b.startReader(c)
+	}
+	return replays
+}
+
+func (a *app) begin(c *Client) (events []suspension, replays []*Replay, durable bool) {
+	a.order.Lock()
+	defer a.order.Unlock()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended.Load() {
+		return nil, nil, false
+	}
+	g, cursor := c.Grant(), c.session.state.Cursor()
+	c.session.state.Subscriptions(func(sub *session.Subscription) bool {
+		_, inner, shared, err := topic.ParseShared(sub.Filter)
+		if err != nil {
+			return true
+		}
+		live := *sub
+		live.Suspended = !g.MaySubscribe(inner, shared)
+		s := newSubscriber(c, g, live, inner)
+		if c.subs == nil {
+			c.subs = map[string]*subscriber{}
+		}
+		c.subs[sub.Filter] = s
+		a.insertLocked(s)
+		if live.Suspended {
+			events = append(events, suspension{"subscription_suspended", sub.Filter})
+		}
+		durable = durable || sub.FilterID != 0
+		if sub.RetainedAfter != "" {
+			replays = append(replays, &Replay{sub: s, upTo: max(sub.Begins.Seq, cursor.Seq), after: sub.RetainedAfter})
+		}
+		return true
+	})
+	if !durable {
+		c.out.Join()
+		c.out.Live()
+	}
+	return events, replays, durable
 }
 
 func (b *Broker) newClient(a *app, id string, g Grant, req ConnectRequest) *Client {
@@ -120,30 +280,65 @@ func (b *Broker) newClient(a *app, id string, g Grant, req ConnectRequest) *Clie
 const strangerWait = 250 * time.Millisecond
 
 // admit puts c in its place, or returns the older connection that holds it: old to be taken over or, where that is
-// another subject's, what tells of its end. A client id belongs to the subject that uses it (CONTRACT section 4).
-func (b *Broker) admit(a *app, c *Client, connectionsMax int) (old *Client, gone <-chan struct{}, err error) {
+// another subject's, what tells of its end. A client id belongs to the subject that uses it, while it is connected or
+// its session is stored (CONTRACT section 4); a stored session that holds nothing gives way.
+func (b *Broker) admit(a *app, c *Client, connectionsMax int) (ended *persistentSession, old *Client, gone <-chan struct{}, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if b.draining.Load() {
-		return nil, nil, ErrDraining
+		return nil, nil, nil, ErrDraining
 	}
 	if a.closed.Load() {
-		return nil, nil, ErrBadCredentials
+		return nil, nil, nil, ErrBadCredentials
 	}
 	if old = a.clients[c.id]; old != nil {
 		if old.Grant().Subject() == c.Grant().Subject() {
-			return old, nil, nil
+			return nil, old, nil, nil
 		}
 		if old.gone == nil {
 			old.gone = make(chan struct{})
 		}
-		return nil, old.gone, nil
+		return nil, nil, old.gone, nil
+	}
+	p := a.sessions[c.id]
+	over := p != nil && (p.willOnly || p.over(b.now()))
+	if p != nil && !over && p.subject != c.Grant().Subject() {
+		if !p.holdsNothing() {
+			return nil, nil, nil, ErrClientIDNotValid
+		}
+		over = true
 	}
 	if len(a.clients) >= connectionsMax {
-		return nil, nil, ErrConnectionsMax
+		return nil, nil, nil, ErrConnectionsMax
 	}
 	a.clients[c.id] = c
-	return nil, nil, nil
+	if before := a.trailing[c.id]; before != nil {
+		c.trails = before.underWay.Load() > 0
+		delete(a.trailing, c.id)
+	}
+	if p != nil && (over || c.cleanStart) {
+		a.forgetLocked(p)
+		ended, p = p, nil
+	}
+	a.attachLocked(c, p)
+	return ended, nil, nil, nil
+}
+
+// attachLocked gives c the session p, or a new one where there is something to store of it.
+func (a *app) attachLocked(c *Client, p *persistentSession) {
+	c.present = p != nil
+	if p == nil {
+		if c.expiry == 0 && c.will == nil {
+			return
+		}
+		p = &persistentSession{
+			app: a, clientID: c.id, subject: c.Grant().Subject(), state: session.New(), willOnly: c.expiry == 0,
+		}
+		p.state.AdvanceCursor(c.Head())
+		a.sessions[c.id] = p
+	}
+	c.session = p
+	p.attach(c, c.expiry, newStoredWill(c.will, c.Grant()))
 }
 
 // assignedClientID makes the Assigned Client Identifier [MQTT5-3.1.3-7]: 80 random bits.
@@ -159,6 +354,7 @@ type expulsion struct {
 	reason      packet.ReasonCode
 	cause       string // for the log
 	withoutWill bool
+	takenOver   bool // the session goes on with another connection
 }
 
 // expel ends a connection from the server's side: out of the tree at once, the network afterwards.
@@ -167,7 +363,7 @@ func (b *Broker) expel(c *Client, e expulsion) {
 		e.reason = OutcomeOf(e.err).Reason
 	}
 	c.out.Disconnect(e.reason, e.cause)
-	b.End(c, Ending{SendWill: !e.withoutWill, Reason: e.reason, Cause: e.cause})
+	b.End(c, Ending{SendWill: !e.withoutWill, Reason: e.reason, Cause: e.cause, takenOver: e.takenOver})
 }
 
 // Ending is how a connection ended.
@@ -175,18 +371,32 @@ type Ending struct {
 	SendWill bool
 	Reason   packet.ReasonCode
 	Cause    string
+	// Expires tells that DISCONNECT has changed the Session Expiry Interval to Expiry.
+	Expires bool
+	Expiry  time.Duration
+
+	takenOver bool // the session goes on with another connection
+	unborn    bool // its session was never stored
 }
 
 // End takes a client out: its subscriptions, its place, its will [MQTT5-3.1.2-8]. Only the first call for a client
-// counts, so that a late end never touches a newer session of the same Client Identifier.
+// counts, so that a late end never touches a newer session of the same Client Identifier. A session that outlives its
+// connection stays, and the log keeps what matches its subscriptions.
 func (b *Broker) End(c *Client, e Ending) {
 	if c.ended.Swap(true) {
 		return
+	}
+	expiry := c.expiry
+	if e.Expires {
+		expiry = e.Expiry
 	}
 	a := c.app
 	a.mu.Lock()
 	if a.clients[c.id] == c {
 		delete(a.clients, c.id)
+		if c.underWay.Load() > 0 {
+			a.trailing[c.id] = c
+		}
 	}
 	if c.gone != nil {
 		close(c.gone)
@@ -199,12 +409,70 @@ func (b *Broker) End(c *Client, e Ending) {
 	will := c.will
 	c.will = nil
 	c.mu.Unlock()
+	if !e.SendWill {
+		will = nil
+	}
+	p := c.session
+	if p != nil && p.detach(c, b.now(), expiry) && (e.unborn || p.willOnly || expiry == 0) {
+		a.forgetLocked(p)
+	}
 	a.mu.Unlock()
 	b.cfg.Observer.Disconnected(e.Reason)
 	b.log.LogAttrs(context.Background(), slog.LevelDebug, "client disconnected", slog.String("app", a.id),
 		slog.String("client_id", c.id), slog.Uint64("connection", c.number), slog.String("reason", e.Reason.String()),
 		slog.String("cause", e.Cause))
-	if e.SendWill && will != nil {
-		b.sendWill(c, will)
+	if p == nil {
+		if will != nil {
+			b.sendWill(c, will)
+		}
+		return
+	}
+	b.leaveSession(c, e, will, expiry)
+}
+
+// leaveSession decides what becomes of a stored session, and of its will, when its connection has ended.
+func (b *Broker) leaveSession(c *Client, e Ending, will *Will, expiry time.Duration) {
+	p := c.session
+	switch {
+	case e.unborn:
+		p.kill()
+		b.committer.put(&write{app: p.app, stored: true, change: &SessionChange{App: p.app.uid, ClientID: p.clientID, Delete: true}})
+	case b.draining.Load() && e.SendWill && (will != nil || expiry > 0):
+		// The will stays in the row, and is sent after the next start unless the client is back.
+		b.committer.saveSession(p)
+	case p.willOnly || expiry == 0:
+		w := p.kill()
+		gone := &SessionChange{App: p.app.uid, ClientID: p.clientID, Delete: true}
+		if will == nil || w == nil {
+			b.committer.put(&write{app: p.app, stored: true, change: gone})
+			return
+		}
+		w.grant = c.Grant()
+		b.sendStoredWill(p, w, c.underWay.Load() > 0, gone)
+	default:
+		b.leaveWill(c, will, e.takenOver)
+		b.committer.saveSession(p)
+	}
+}
+
+// leaveWill has the will of a session that goes on sent now, or after its delay: then it is not sent at all when the
+// client comes back in time [MQTT5-3.1.3-9].
+func (b *Broker) leaveWill(c *Client, will *Will, takenOver bool) {
+	p := c.session
+	p.mu.Lock()
+	w := p.will
+	if w != nil && (will == nil || will.Delay > 0 && takenOver) {
+		p.will = nil // DISCONNECT has discarded it [MQTT5-3.1.2-10], or the client is back
+		w = nil
+	}
+	expiry := p.expiry
+	p.mu.Unlock()
+	switch {
+	case w == nil:
+	case w.will.Delay == 0:
+		w.grant = c.Grant()
+		b.sendStoredWill(p, w, c.underWay.Load() > 0, nil)
+	default:
+		b.armWill(p, min(w.will.Delay, expiry))
 	}
 }

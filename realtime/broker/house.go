@@ -8,6 +8,7 @@ import (
 
 	"github.com/embercast/embercast/realtime/message"
 	"github.com/embercast/embercast/realtime/packet"
+	"github.com/embercast/embercast/realtime/session"
 )
 
 // compactStep bounds one deletion of the compactor, so that it never holds the store for long.
@@ -29,6 +30,7 @@ func (b *Broker) keepHouse(ctx context.Context) {
 		apps := b.openApps()
 		for _, a := range apps {
 			b.endExpired(a, now)
+			b.keepSessions(ctx, a, now)
 		}
 		if !now.Truncate(time.Minute).After(minute) {
 			continue
@@ -39,6 +41,7 @@ func (b *Broker) keepHouse(ctx context.Context) {
 			connections := len(a.clients)
 			a.mu.RUnlock()
 			a.stats.minute(minute, connections)
+			b.settle(ctx, a)
 			var n int
 			a.pass, n = b.compact(ctx, a, a.pass)
 			deleted += n
@@ -51,10 +54,91 @@ func (b *Broker) keepHouse(ctx context.Context) {
 	}
 }
 
+// keepSessions ends the sessions whose time has passed, saves what has changed lazily, and cuts the backlogs that have
+// grown beyond their limits.
+func (b *Broker) keepSessions(ctx context.Context, a *app, now time.Time) {
+	for _, p := range a.endedSessions(now) {
+		b.endSession(p, true)
+	}
+	a.forgetTrailing()
+	for _, p := range a.persistent() {
+		if p.dirty.Load() {
+			b.committer.saveSession(p)
+		}
+	}
+	if err := b.cutBacklogs(ctx, a); err != nil && ctx.Err() == nil {
+		b.log.LogAttrs(ctx, slog.LevelWarn, "measuring backlogs stopped", slog.String("app", a.id), slog.String("error", err.Error()))
+	}
+}
+
+// forgetTrailing forgets the ended connections that have nothing under way any more.
+func (a *app) forgetTrailing() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for id, c := range a.trailing {
+		if c.underWay.Load() == 0 {
+			delete(a.trailing, id)
+		}
+	}
+}
+
+// inWindows returns the positions of what is under way to clients.
+func (a *app) inWindows() map[message.Position]struct{} {
+	held := map[message.Position]struct{}{}
+	for _, p := range a.persistent() {
+		p.state.Resend(func(e *session.Entry) bool {
+			if e.State == session.StateSent {
+				held[e.Position] = struct{}{}
+			}
+			return true
+		})
+	}
+	return held
+}
+
+// settle deletes the pending rows that no session has still to come to, and the filters that nobody subscribes to.
+func (b *Broker) settle(ctx context.Context, a *app) {
+	if err := b.settleFilters(ctx, a); err != nil && ctx.Err() == nil {
+		b.log.LogAttrs(ctx, slog.LevelWarn, "settling stopped", slog.String("app", a.id), slog.String("error", err.Error()))
+	}
+}
+
+func (b *Broker) settleFilters(ctx context.Context, a *app) error {
+	if err := a.durable.drop(ctx, b.cfg.Store, a.uid); err != nil {
+		return err
+	}
+	lowest := map[int64]uint64{} // of the cursors that are saved
+	for _, p := range a.persistent() {
+		saved := p.saved.Load()
+		p.state.Subscriptions(func(s *session.Subscription) bool {
+			if s.FilterID == 0 {
+				return true
+			}
+			at := max(saved, s.Begins.Seq)
+			if low, there := lowest[s.FilterID]; !there || at < low {
+				lowest[s.FilterID] = at
+			}
+			return true
+		})
+	}
+	for _, f := range a.durable.used() {
+		upTo, there := lowest[f.id]
+		if !there || upTo <= f.settled {
+			continue
+		}
+		// A cursor may stand within a write: only the writes before it are settled as a whole.
+		if _, err := b.cfg.Store.Settle(ctx, a.uid, f.id, endOfSeq(upTo-1)); err != nil {
+			return err //nolint:wrapcheck // the caller says what
+		}
+		f.settled = upTo
+	}
+	return nil
+}
+
 // endExpired appends a clear for every retained message that has expired. REST sees it; MQTT subscribers do not.
 func (b *Broker) endExpired(a *app, now time.Time) {
 	a.expired(now, func(m *message.Message) {
-		w := &write{app: a, stored: true, silent: true}
+		w := &write{app: a, stored: true, logged: true, silent: true}
 		w.one[0].Message = &message.Message{Topic: m.Topic, Retain: true, QoS: m.QoS, Arrived: now}
 		w.parts = w.one[:]
 		b.committer.offer(w) // without room it is named again in a minute
@@ -96,9 +180,10 @@ func (b *Broker) compact(ctx context.Context, a *app, p *pass) (stopped *pass, d
 		After: p.after, UpTo: p.upTo, Limit: compactStep,
 		KeepSince: b.now().Add(-time.Duration(a.history.Load())),
 		Live:      a.isLive, Remains: p.remains, ClearMayGo: p.clearMayGo,
-		Held: func(message.Position) bool { return false },
 	}
 	for ctx.Err() == nil && c.After.Compare(c.UpTo) < 0 {
+		held := a.inWindows()
+		c.Held = func(p message.Position) bool { _, is := held[p]; return is }
 		looked, n, err := b.cfg.Store.Compact(ctx, a.uid, c)
 		if err != nil {
 			b.log.LogAttrs(ctx, slog.LevelWarn, "compaction stopped", slog.String("app", a.id), slog.String("error", err.Error()))

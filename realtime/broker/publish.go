@@ -55,19 +55,20 @@ func (b *Broker) Publish(ctx context.Context, p Publication) (seq uint64, err er
 			return 0, &PartError{i, err}
 		}
 		w.parts[i] = Part{Message: m}
-		w.stored = w.stored || m.Retain
 	}
-	if w.stored {
-		if over := a.reserve(limits, w.parts); over >= 0 {
-			return 0, &PartError{over, ErrQuotaExceeded}
-		}
-		defer a.release(w.parts)
+	if over := a.reserve(limits, w.parts); over >= 0 {
+		return 0, &PartError{over, ErrQuotaExceeded}
 	}
+	defer a.release(w.parts)
 	for _, m := range p.Messages {
 		a.stats.received(len(m.Payload))
 		b.cfg.Observer.Received(m.QoS, len(m.Payload))
 	}
-	if !w.stored {
+	queued, err := b.place(w, true)
+	if err != nil {
+		return 0, err
+	}
+	if !queued {
 		k := NewMarks()
 		for _, m := range p.Messages {
 			a.route(m, k)
@@ -75,14 +76,54 @@ func (b *Broker) Publish(ctx context.Context, p Publication) (seq uint64, err er
 		k.Release()
 		return 0, nil
 	}
-	if err := b.committer.enqueue(w); err != nil {
-		return 0, err
-	}
 	// No way out by ctx before the commit is known: the caller is told what is true.
 	if err := <-w.done; err != nil {
 		return 0, err
 	}
 	return w.seq, nil
+}
+
+// place decides whether a write is to be stored, and gives it its place in the commit queue. Not queued: nothing of it
+// is, and it may be routed at once. With wait it waits for room.
+func (b *Broker) place(w *write, wait bool) (queued bool, err error) {
+	d := &w.app.durable
+	for {
+		d.mu.RLock()
+		w.match(d)
+		switch {
+		case !w.stored && !w.behind:
+			d.mu.RUnlock()
+			return false, nil
+		case wait:
+			err = b.committer.tryEnqueue(w)
+		default:
+			b.committer.put(w)
+		}
+		d.mu.RUnlock()
+		if !errors.Is(err, errNoRoom) {
+			return err == nil, err
+		}
+		if err = b.committer.awaitRoom(w.app); err != nil {
+			return false, err
+		}
+	}
+}
+
+// match finds the durable filters of what is published, and with them whether it is to be stored (CONTRACT section 7):
+// retained messages and clears, and what at QoS 1 or 2 matches one of them.
+func (w *write) match(d *durableFilters) {
+	w.logged = false
+	for i := range w.parts {
+		p := &w.parts[i]
+		if p.Filters = nil; p.Message.QoS > 0 && !w.silent {
+			p.Filters = d.matchLocked(p.Message.Topic, nil)
+		}
+		w.logged = w.logged || p.Message.Retain || len(p.Filters) > 0
+	}
+	if w.inbound != 0 {
+		w.keep = w.logged
+	}
+	w.stored = w.logged || w.change != nil || w.endsWill != nil || w.save
 }
 
 // judgePublish checks what every door checks: the name, the limits, the rules. Room for what is retained is reserved
@@ -121,36 +162,42 @@ func (u *underWay) Committed(token uint64, err error) (marked bool) {
 	if len(u.parts) > 0 {
 		u.app.release(u.parts)
 	}
-	u.client.underWay.Add(-1)
+	if u.client != nil {
+		u.client.underWay.Add(-1)
+	}
 	return u.Outbound != nil && u.Outbound.Committed(token, err)
 }
 
-// enqueueOne queues the write of one message of c's, with the room that it needs if it is retained. out is told.
-func (b *Broker) enqueueOne(c *Client, m *message.Message, limits *Limits, out Outbound, token uint64) error {
-	u := &underWay{Outbound: out, client: c, app: c.app}
-	w := &write{app: c.app, stored: m.Retain, origin: u, token: token}
-	w.one[0].Message = m
+// enqueueOne queues the write of one message of c's, with the room that it needs if it is retained; the connection is
+// told. Not queued: it need not be.
+func (b *Broker) enqueueOne(c *Client, in *Inbound) (queued bool, err error) {
+	u := &underWay{Outbound: c.out, client: c, app: c.app}
+	w := &write{app: c.app, origin: u, token: in.Token, behind: in.Behind}
+	w.one[0].Message = in.Message
 	w.parts = w.one[:]
-	if m.Retain {
-		if c.app.reserve(limits, w.parts) >= 0 {
-			return ErrQuotaExceeded
+	if c.Durable() && in.Message.QoS == 2 {
+		w.session, w.inbound = c.session, in.PacketID
+	}
+	if in.Message.Retain {
+		if c.app.reserve(in.Limits, w.parts) >= 0 {
+			return false, ErrQuotaExceeded
 		}
 		u.parts = w.parts
 	}
 	c.underWay.Add(1)
-	if err := b.committer.enqueue(w); err != nil {
+	if queued, err = b.place(w, true); !queued {
 		c.app.release(u.parts)
 		c.underWay.Add(-1)
-		return err
 	}
-	return nil
+	return queued, err
 }
 
 // Inbound is a PUBLISH that a connection has read.
 type Inbound struct {
-	Message *message.Message
-	Limits  *Limits
-	Token   uint64 // names the PUBLISH to Outbound.Committed
+	Message  *message.Message
+	Limits   *Limits
+	PacketID uint16 // of a QoS 1 or 2 PUBLISH
+	Token    uint64 // names the PUBLISH to Outbound.Committed
 	// Behind tells that an earlier PUBLISH of the connection still waits for its commit: this one must not overtake it.
 	Behind bool
 	// UTF8 tells that the Payload Format Indicator promises UTF-8 text.
@@ -170,18 +217,32 @@ func (b *Broker) Accept(c *Client, in Inbound, k *Marks) (pending bool, err erro
 	if err := b.judgePublish(a, c.Grant(), in.Limits, m); err != nil {
 		return false, b.refused(a, err)
 	}
-	if !m.Retain && !in.Behind {
-		a.route(m, k)
-		return false, nil
+	if m.Retain || in.Behind || m.QoS > 0 && a.durable.count.Load() > 0 {
+		// Who waits for room in the queue must not hold back what it has routed already.
+		if b.committer.full(a) {
+			k.Flush()
+		}
+		if pending, err = b.enqueueOne(c, &in); err != nil || pending {
+			return pending, b.refused(a, err)
+		}
 	}
-	// Who waits for room in the queue must not hold back what it has routed already.
-	if b.committer.full(a) {
-		k.Flush()
+	a.route(m, k)
+	return false, nil
+}
+
+// Again takes a QoS 2 PUBLISH of a persistent session that came before. Its outcome is told by Outbound.Committed, behind
+// that of the first, which may still be under way from another connection.
+func (b *Broker) Again(c *Client, packetID uint16, token uint64) error {
+	c.underWay.Add(1)
+	w := &write{
+		app: c.app, session: c.session, duplicate: packetID, behind: true,
+		origin: &underWay{Outbound: c.out, client: c, app: c.app}, token: token,
 	}
-	if err := b.enqueueOne(c, m, in.Limits, c.out, in.Token); err != nil {
-		return false, b.refused(a, err)
+	_, err := b.place(w, true)
+	if err != nil {
+		c.underWay.Add(-1)
 	}
-	return true, nil
+	return err
 }
 
 // refused counts a message that is over a limit or has no valid topic: whoever sent it may have no way to be told.
@@ -196,49 +257,4 @@ func (b *Broker) refused(a *app, err error) error {
 func (b *Broker) denied(a *app, action string) {
 	a.stats.denied.Add(1)
 	b.cfg.Observer.Denied(action)
-}
-
-// judgeWill checks a Will Message at CONNECT.
-func (b *Broker) judgeWill(g Grant, w *Will) error {
-	a := b.app(g.App())
-	if a == nil {
-		return ErrBadCredentials
-	}
-	limits := g.Limits()
-	if err := b.judgePublish(a, g, &limits, w.Message); err != nil {
-		return err
-	}
-	parts := []Part{{Message: w.Message}}
-	if a.reserve(&limits, parts) >= 0 {
-		return ErrQuotaExceeded
-	}
-	a.release(parts) // it is reserved when the will is sent
-	return nil
-}
-
-// sendWill publishes a Will Message after its delay, if it is still allowed then.
-func (b *Broker) sendWill(c *Client, w *Will) {
-	// A session that ends with its connection ends the delay too [MQTT5-3.1.3-9]; no session outlives its connection
-	// yet, so the will goes out at once.
-	if !c.Grant().Alive() {
-		return
-	}
-	g := c.Grant()
-	limits := g.Limits()
-	m := w.Message
-	m.Arrived = b.now()
-	if w.Expires {
-		m.Expires = m.Arrived.Add(w.Expiry)
-	}
-	if err := b.judgePublish(c.app, g, &limits, m); err != nil {
-		return
-	}
-	// It is the last of what the client has published: what is under way comes before it [MQTT5-4.6.0-6].
-	if !m.Retain && c.underWay.Load() == 0 {
-		k := NewMarks()
-		c.app.route(m, k)
-		k.Release()
-		return
-	}
-	_ = b.enqueueOne(c, m, &limits, nil, 0) //nolint:errcheck // there is no room, or the node has stopped: nobody is to be told
 }

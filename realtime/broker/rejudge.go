@@ -59,14 +59,19 @@ func (b *Broker) rejudge(c *Client) {
 		return
 	}
 	for _, e := range c.app.rejudge(c) {
-		b.log.LogAttrs(context.Background(), slog.LevelInfo, "subscription judged anew", slog.String("app", c.app.id),
-			slog.String("client_id", c.id), slog.String("event", e.Event))
-		if e.Event == "subscription_suspended" {
-			b.denied(c.app, "subscribe")
-		}
-		if text, err := json.Marshal(e); err == nil {
-			c.out.Notify(text)
-		}
+		b.notify(c, e)
+	}
+}
+
+// notify tells a client of a subscription that was suspended or resumed.
+func (b *Broker) notify(c *Client, e suspension) {
+	b.log.LogAttrs(context.Background(), slog.LevelInfo, "subscription judged anew", slog.String("app", c.app.id),
+		slog.String("client_id", c.id), slog.String("event", e.Event))
+	if e.Event == "subscription_suspended" {
+		b.denied(c.app, "subscribe")
+	}
+	if text, err := json.Marshal(e); err == nil {
+		c.out.Notify(text)
 	}
 }
 

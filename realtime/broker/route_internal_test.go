@@ -24,6 +24,12 @@ func (*sink) Committed(uint64, error) bool             { return false }
 func (*sink) Disconnect(packet.ReasonCode, string)     {}
 func (*sink) Notify([]byte)                            {}
 func (*sink) GrantChanged()                            {}
+func (*sink) Saving(message.Position) uint64           { return 0 }
+func (*sink) Saved(uint64, error) bool                 { return false }
+func (*sink) Taken() message.Position                  { return message.Position{} }
+func (*sink) Feed([]Delivery, message.Position) bool   { return false }
+func (*sink) Join()                                    {}
+func (*sink) Live() bool                               { return true }
 func (*sink) Queue() (n int, bytes int64, flights int) { return 0, 0, 0 }
 
 // crowd is an app in which n clients are subscribed to each of the filters.

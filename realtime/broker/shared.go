@@ -61,7 +61,9 @@ func (g *shareGroup) deliver(m *message.Message, turn uint64, marks *Marks) {
 		if !s.takes(m) {
 			continue
 		}
-		if marks.deliver(s.client, deliveryFor(s, m)) == Queued {
+		d := deliveryFor(s, m)
+		d.Shared = true
+		if marks.deliver(s.client, d) == Queued {
 			return
 		}
 	}

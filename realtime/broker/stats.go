@@ -84,8 +84,13 @@ func (b *Broker) Stats(uid AppUID) (Stats, error) {
 	var s Stats
 	a.mu.RLock()
 	s.Connections, s.Subscriptions = len(a.clients), a.subscriptions
-	a.mu.RUnlock()
 	s.Sessions = s.Connections
+	for id, p := range a.sessions {
+		if _, connected := a.clients[id]; !connected && !p.willOnly {
+			s.Sessions++
+		}
+	}
+	a.mu.RUnlock()
 	a.retainedMu.RLock()
 	s.Retained, s.RetainedBytes = a.retained.Len(), a.retainedBytes
 	a.retainedMu.RUnlock()

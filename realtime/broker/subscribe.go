@@ -73,42 +73,84 @@ func (r *Replay) Over() bool {
 	return r.ended
 }
 
+// snapshotBegins stands in RetainedAfter before the first topic of a retained snapshot: no topic sorts before it, since
+// they hold no control characters.
+const snapshotBegins = "\x01"
+
+// Filter returns the Topic Filter as the client sent it.
+func (r *Replay) Filter() string { return r.sub.sub.Filter }
+
 // Subscribe adds the client's subscriptions, or replaces those of the same Topic Filter [MQTT5-3.8.4-3], and answers
-// each [MQTT5-3.8.4-6] in order.
-func (b *Broker) Subscribe(c *Client, subs []session.Subscription) []SubscribeResult {
-	results := make([]SubscribeResult, len(subs))
+// each [MQTT5-3.8.4-6] in order. Those of a session that outlives its connection are committed when it returns; with an
+// error none is.
+func (b *Broker) Subscribe(c *Client, subs []session.Subscription) ([]SubscribeResult, error) {
+	wanted := make([]wanted, len(subs))
 	for i, sub := range subs {
-		results[i] = b.subscribe(c, sub)
-		if results[i].Reason == packet.NotAuthorized {
+		wanted[i] = b.judgeSubscription(c, sub)
+	}
+	if c.Durable() {
+		if err := b.keepSubscriptions(c, wanted); err != nil {
+			return nil, err
+		}
+	} else {
+		c.app.order.Lock()
+		for i := range wanted {
+			wanted[i].begin(c, 0)
+		}
+		c.app.order.Unlock()
+	}
+	results := make([]SubscribeResult, len(subs))
+	for i := range wanted {
+		if results[i] = wanted[i].result; results[i].Reason == packet.NotAuthorized {
 			b.denied(c.app, "subscribe")
 		}
 	}
-	return results
+	return results, nil
 }
 
-func (b *Broker) subscribe(c *Client, sub session.Subscription) SubscribeResult {
+// wanted is one subscription on its way.
+type wanted struct {
+	sub    session.Subscription
+	inner  string
+	shared bool
+	held   bool // a durable filter was counted for it
+	max    int  // subscriptions of the client
+	result SubscribeResult
+}
+
+// judgeSubscription checks what does not change any more.
+func (b *Broker) judgeSubscription(c *Client, sub session.Subscription) (w wanted) {
+	w.sub = sub
 	limits := c.Grant().Limits()
+	w.max = limits.SubscriptionsPerClientMax
 	err := topic.ValidateFilter(sub.Filter, topic.Limits{LevelsMax: limits.TopicLevelsMax, BytesMax: limits.TopicBytesMax})
-	if err != nil {
-		return SubscribeResult{Reason: packet.TopicFilterInvalid}
+	if err == nil {
+		_, w.inner, w.shared, err = topic.ParseShared(sub.Filter)
 	}
-	_, inner, shared, err := topic.ParseShared(sub.Filter)
 	if err != nil {
-		return SubscribeResult{Reason: packet.TopicFilterInvalid}
+		w.result.Reason = packet.TopicFilterInvalid
+	}
+	return w
+}
+
+// begin puts the subscription into the tree, under the app's commit order.
+func (w *wanted) begin(c *Client, seq uint64) {
+	if w.result.Reason.Failed() {
+		return
 	}
 	a := c.app
-	a.order.Lock()
-	defer a.order.Unlock()
-	s, existed, reason := a.add(c, sub, inner, limits.SubscriptionsPerClientMax)
+	if w.sub.FilterID != 0 && w.sub.Begins == (message.Position{}) {
+		w.sub.Begins = endOfSeq(seq)
+	}
+	s, existed, reason := a.add(c, w.sub, w.inner, w.max)
+	w.result = SubscribeResult{Reason: reason, Existed: existed}
 	if reason.Failed() {
-		return SubscribeResult{Reason: reason}
+		return
 	}
-	r := SubscribeResult{Reason: reason, Existed: existed}
 	// A Shared Subscription gets no retained messages (MQTT 5.0 section 4.8.2).
-	if !shared && replays(sub, existed) && a.retainsAny() {
-		r.Replay = &Replay{sub: s, upTo: a.head.Load()}
+	if !w.shared && replays(w.sub, existed) && a.retainsAny() {
+		w.result.Replay = &Replay{sub: s, upTo: a.head.Load()}
 	}
-	return r
 }
 
 // replays reports whether a subscription gets the retained messages [MQTT5-3.3.1-9 … MQTT5-3.3.1-11].
@@ -127,7 +169,7 @@ func (a *app) add(c *Client, sub session.Subscription, inner string, subscriptio
 		return nil, false, packet.UnspecifiedError // the connection is going away
 	}
 	g := c.Grant()
-	if !g.MaySubscribe(inner, inner != sub.Filter) {
+	if !sub.Suspended && !g.MaySubscribe(inner, inner != sub.Filter) {
 		return nil, false, packet.NotAuthorized
 	}
 	old, existed := c.subs[sub.Filter]
@@ -175,10 +217,18 @@ func (a *app) removeLocked(s *subscriber) {
 }
 
 // Unsubscribe removes subscriptions by Topic Filter, compared byte by byte [MQTT5-3.10.4-1], and answers each in
-// order.
-func (b *Broker) Unsubscribe(c *Client, filters []string) []packet.ReasonCode {
+// order. Of a session that outlives its connection they are gone from the store when it returns; with an error none is.
+func (b *Broker) Unsubscribe(c *Client, filters []string) ([]packet.ReasonCode, error) {
+	if c.Durable() {
+		if err := b.dropSubscriptions(c, filters); err != nil {
+			return nil, err
+		}
+	}
+	return c.app.unsubscribe(c, filters), nil
+}
+
+func (a *app) unsubscribe(c *Client, filters []string) []packet.ReasonCode {
 	reasons := make([]packet.ReasonCode, len(filters))
-	a := c.app
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	c.mu.Lock()
@@ -191,6 +241,12 @@ func (b *Broker) Unsubscribe(c *Client, filters []string) []packet.ReasonCode {
 		}
 		delete(c.subs, f)
 		a.removeLocked(s)
+		if !c.Durable() {
+			continue
+		}
+		if sub, there := c.session.state.Unsubscribe(f); there && sub.FilterID != 0 {
+			a.durable.release(sub.FilterID)
+		}
 	}
 	return reasons
 }

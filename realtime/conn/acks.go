@@ -101,18 +101,32 @@ func (c *Conn) acknowledge(p *packet.Ack) error {
 }
 
 func (c *Conn) acknowledgeLocked(p *packet.Ack) error {
+	if c.state != stateOpen {
+		return errClosed // the session is another connection's
+	}
+	if c.durable {
+		c.client.Touch()
+	}
 	switch p.Kind {
 	case packet.TypePuback:
 		c.session.Puback(p.PacketID)
 	case packet.TypePubcomp:
 		c.session.Pubcomp(p.PacketID)
 	case packet.TypePubrec:
-		if c.session.Pubrec(p.PacketID, p.Reason.Failed()) == session.PubrecRelease || !p.Reason.Failed() {
-			return c.answerLocked(&packet.Ack{Kind: packet.TypePubrel, PacketID: p.PacketID})
+		sent := c.session.StateOf(p.PacketID) == session.StateSent
+		switch c.session.Pubrec(p.PacketID, p.Reason.Failed()) {
+		case session.PubrecRelease:
+			return c.ackLocked(packet.TypePubrel, p.PacketID, packet.Success, sent)
+		case session.PubrecUnknown:
+			if !p.Reason.Failed() {
+				return c.ackLocked(packet.TypePubrel, p.PacketID, packet.Success, false)
+			}
+		case session.PubrecDiscarded:
 		}
 	default: // PUBREL
+		kept := c.session.Kept(p.PacketID)
 		c.session.Release(p.PacketID)
-		return c.answerLocked(&packet.Ack{Kind: packet.TypePubcomp, PacketID: p.PacketID})
+		return c.ackLocked(packet.TypePubcomp, p.PacketID, packet.Success, kept)
 	}
 	return nil
 }
@@ -124,7 +138,8 @@ func (c *Conn) subscribe(p *packet.Subscribe) error {
 		id = p.Properties.SubscriptionIDs[0]
 	}
 	reasons := make([]packet.ReasonCode, len(p.Subscriptions))
-	var replays []*broker.Replay
+	var wanted []session.Subscription
+	var places []int
 	for i, s := range p.Subscriptions {
 		if s.Filter == resultTopic {
 			c.mu.Lock()
@@ -135,11 +150,19 @@ func (c *Conn) subscribe(p *packet.Subscribe) error {
 		if err := c.judgeShared(&s); err != nil {
 			return err
 		}
-		r := c.cfg.Broker.Subscribe(c.client, []session.Subscription{{
+		places = append(places, i)
+		wanted = append(wanted, session.Subscription{
 			Filter: s.Filter, QoS: s.QoS, NoLocal: s.NoLocal, RetainAsPublished: s.RetainAsPublished,
 			RetainHandling: s.RetainHandling, ID: id,
-		}})[0]
-		reasons[i] = r.Reason
+		})
+	}
+	results, err := c.cfg.Broker.Subscribe(c.client, wanted)
+	if err != nil {
+		return c.notStored(err)
+	}
+	var replays []*broker.Replay
+	for i, r := range results {
+		reasons[places[i]] = r.Reason
 		if r.Replay != nil {
 			replays = append(replays, r.Replay)
 		}
@@ -152,6 +175,12 @@ func (c *Conn) subscribe(p *packet.Subscribe) error {
 	c.out.replays = append(c.out.replays, replays...)
 	c.out.forgetReplays()
 	return nil
+}
+
+// notStored ends the connection over a change of its session that could not be committed: the client is to ask again.
+func (c *Conn) notStored(err error) error {
+	c.Disconnect(broker.OutcomeOf(err).Reason, "not stored: "+err.Error())
+	return errClosed
 }
 
 // judgeShared checks what 5.0 calls a Protocol Error in a Shared Subscription.
@@ -170,7 +199,10 @@ func (c *Conn) judgeShared(s *packet.Subscription) error {
 
 // unsubscribe takes an UNSUBSCRIBE [MQTT5-3.10.4-4].
 func (c *Conn) unsubscribe(p *packet.Unsubscribe) error {
-	reasons := c.cfg.Broker.Unsubscribe(c.client, p.Filters)
+	reasons, err := c.cfg.Broker.Unsubscribe(c.client, p.Filters)
+	if err != nil {
+		return c.notStored(err)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.out.forgetReplays()

@@ -67,7 +67,7 @@ func (c *Conn) endLocked(reason packet.ReasonCode, cause string) {
 	if c.state >= stateClosing {
 		return
 	}
-	c.out.drop()
+	c.dropLocked()
 	if c.state == stateOpen && c.version == packet.V5 {
 		// The close says the rest where it does not fit.
 		c.appendControlLocked(&packet.Disconnect{Reason: reason, Properties: c.problemLocked(broker.Farewell(reason, cause))})
@@ -87,9 +87,10 @@ func (c *Conn) closeLater() {
 func (c *Conn) Hangup() {
 	c.mu.Lock()
 	if c.state < stateClosing {
-		c.out.drop()
+		c.dropLocked()
 		c.state = stateClosing
 		c.endReason, c.endCause = packet.UnspecifiedError, "network closed"
+		c.stateChanged.Broadcast()
 		c.closeLater()
 	}
 	c.mu.Unlock()
@@ -115,7 +116,10 @@ func (c *Conn) Ended(cause error) {
 	c.Flush()
 	c.mu.Lock()
 	if c.state < stateClosing {
-		c.out.drop()
+		c.dropLocked()
+		// The session is not this connection's any more: nothing is sent, and no farewell either.
+		c.state, c.out.silent = stateClosing, true
+		c.stateChanged.Broadcast()
 		c.endReason, c.endCause = packet.UnspecifiedError, "network closed"
 		if cause != nil && !errors.Is(cause, io.EOF) {
 			c.endCause = cause.Error()
@@ -127,7 +131,9 @@ func (c *Conn) Ended(cause error) {
 	reason, text := c.endReason, c.endCause
 	c.mu.Unlock()
 	if c.client != nil {
-		c.cfg.Broker.End(c.client, broker.Ending{SendWill: !c.willOff, Reason: reason, Cause: text})
+		c.cfg.Broker.End(c.client, broker.Ending{
+			SendWill: !c.willOff, Reason: reason, Cause: text, Expires: c.expiryTold, Expiry: c.expiry5,
+		})
 	}
 }
 

@@ -58,8 +58,11 @@ type Conn struct {
 	aliases   map[uint16]string // Topic Alias → Topic Name, of the client's PUBLISH packets
 	lastTopic string            // saves the string of a topic that comes again and again
 	willOff   bool              // DISCONNECT said that no will is to be sent
-	packets   uint64            // received
-	pace      pace
+	// DISCONNECT changed the Session Expiry Interval.
+	expiryTold bool
+	expiry5    time.Duration
+	packets    uint64 // received
+	pace       pace
 
 	limits atomic.Pointer[broker.Limits] // replaced as a whole; set when CONNECT is accepted
 
@@ -73,6 +76,7 @@ type Conn struct {
 	problemInfo   bool // the client wants Reason Strings
 	packetSizeMax int  // the client's Maximum Packet Size; 0: none
 	session       *session.Session
+	durable       bool // the session outlives the connection
 	acks          ackQueue
 	out           outbox
 	authResult    bool // subscribed to $auth/result
@@ -233,13 +237,18 @@ func (c *Conn) disconnected(p *packet.Disconnect) error {
 		return c.fail(packet.ProtocolError, "session expiry raised from 0 (MQTT 5.0 section 3.14.2.2.2)")
 	}
 	c.willOff = p.Reason == packet.Success
+	if p.Properties != nil && p.Properties.Has.Contains(packet.PropSessionExpiry) {
+		c.expiryTold = true
+		c.expiry5 = min(time.Duration(p.Properties.SessionExpiry)*time.Second, c.limits.Load().SessionExpiryMax)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.endReason, c.endCause = p.Reason, "client disconnected"
 	if c.state == stateOpen {
+		c.dropLocked()
 		c.state = stateClosing
-		c.out.drop()
 		c.out.silent = true
+		c.stateChanged.Broadcast()
 	}
 	return errClosed
 }

@@ -43,7 +43,7 @@ func (c *Conn) connect(p *packet.Connect) error {
 	}
 	req := broker.ConnectRequest{
 		Credentials: c.credentials(p), Version: p.Version, CleanStart: p.CleanStart,
-		KeepAlive: serverKeepAlive(p, limits), Will: c.will(p), Out: c,
+		KeepAlive: serverKeepAlive(p, limits), Will: c.will(p), Out: c, SessionExpiry: sessionExpiry(p, limits),
 	}
 	c.prepare(p, grant, limits, req.KeepAlive)
 	client, err := c.cfg.Broker.Connect(grant, req)
@@ -51,8 +51,26 @@ func (c *Conn) connect(p *packet.Connect) error {
 		return c.refuseConnectFor(err)
 	}
 	c.client = client
-	c.accept(p, grant, limits, req.KeepAlive)
+	c.accept(p, grant, limits, req)
+	replays := c.cfg.Broker.Begin(client)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.out.replays = append(c.out.replays, replays...)
 	return nil
+}
+
+// sessionExpiry is the Session Expiry Interval in force: at most the app's limit, of which a 5.0 client is told
+// [MQTT5-3.2.2-21]. An older client's session without Clean Session lasts as long as that.
+func sessionExpiry(p *packet.Connect, limits broker.Limits) time.Duration {
+	switch {
+	case p.Version != packet.V5 && p.CleanStart:
+		return 0
+	case p.Version != packet.V5:
+		return limits.SessionExpiryMax
+	case p.Properties == nil:
+		return 0
+	}
+	return min(time.Duration(p.Properties.SessionExpiry)*time.Second, limits.SessionExpiryMax)
 }
 
 // judgeConnect checks what neither the codec nor the broker knows.
@@ -122,10 +140,10 @@ func (c *Conn) prepare(p *packet.Connect, g broker.Grant, limits broker.Limits, 
 	c.expiryAsked = p.Properties.SessionExpiry > 0
 }
 
-func (c *Conn) accept(p *packet.Connect, g broker.Grant, limits broker.Limits, keepAlive time.Duration) {
-	ack := &packet.Connack{}
+func (c *Conn) accept(p *packet.Connect, g broker.Grant, limits broker.Limits, req broker.ConnectRequest) {
+	ack := &packet.Connack{SessionPresent: c.client.Present()}
 	if p.Version == packet.V5 {
-		ack.Properties = connackProperties(p, c.client.ID(), limits, keepAlive)
+		ack.Properties = connackProperties(p, c.client.ID(), limits, req)
 		addResponseInformation(ack.Properties, p, c.client, limits)
 	}
 	c.decoder.SetPacketBytesMax(limits.PacketBytesMax)
@@ -138,11 +156,25 @@ func (c *Conn) accept(p *packet.Connect, g broker.Grant, limits broker.Limits, k
 	if c.answerLocked(ack) != nil {
 		return
 	}
+	if c.client.Durable() {
+		c.takeSessionLocked(p)
+	}
 	c.state = stateOpen
 	c.armExpiryLocked(g)
 }
 
-func connackProperties(p *packet.Connect, clientID string, limits broker.Limits, keepAlive time.Duration) *packet.Properties {
+// takeSessionLocked works on the session that outlives the connection.
+func (c *Conn) takeSessionLocked(p *packet.Connect) {
+	c.durable, c.session = true, c.client.State()
+	receiveMaximum := uint16(0)
+	if p.Properties != nil {
+		receiveMaximum = p.Properties.ReceiveMaximum
+	}
+	c.session.SetReceiveMaximum(receiveMaximum)
+	c.out.log.resend = c.client.Resend()
+}
+
+func connackProperties(p *packet.Connect, clientID string, limits broker.Limits, req broker.ConnectRequest) *packet.Properties {
 	props := &packet.Properties{
 		Has:               packet.PropReceiveMaximum | packet.PropTopicAliasMaximum | packet.PropMaximumPacketSize,
 		ReceiveMaximum:    limits.ReceiveMaximum,
@@ -153,13 +185,13 @@ func connackProperties(p *packet.Connect, clientID string, limits broker.Limits,
 		props.Has |= packet.PropAssignedClientID // [MQTT5-3.2.2-16]
 		props.AssignedClientID = clientID
 	}
-	if keepAlive != time.Duration(p.KeepAlive)*time.Second {
+	if req.KeepAlive != time.Duration(p.KeepAlive)*time.Second {
 		props.Has |= packet.PropServerKeepAlive
-		props.ServerKeepAlive = uint16(keepAlive / time.Second) //nolint:gosec // a limit of the app, checked there
+		props.ServerKeepAlive = uint16(req.KeepAlive / time.Second) //nolint:gosec // a limit of the app, checked there
 	}
-	if p.Properties != nil && p.Properties.SessionExpiry > 0 {
-		// Sessions end with their connection in this version, and the client is told so.
-		props.Has |= packet.PropSessionExpiry
+	if p.Properties != nil && req.SessionExpiry != time.Duration(p.Properties.SessionExpiry)*time.Second {
+		props.Has |= packet.PropSessionExpiry                         // [MQTT5-3.2.2-21]
+		props.SessionExpiry = uint32(req.SessionExpiry / time.Second) //nolint:gosec // at most what was asked for
 	}
 	return props
 }

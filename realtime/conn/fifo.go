@@ -10,6 +10,14 @@ type fifo struct {
 
 func (f *fifo) len() int { return len(f.items) - f.head }
 
+// bytes sums up what is in it.
+func (f *fifo) bytes() (n int64) {
+	for i := f.head; i < len(f.items); i++ {
+		n += sizeOf(&f.items[i])
+	}
+	return n
+}
+
 func (f *fifo) push(d broker.Delivery) {
 	if f.head > 64 && f.head*2 > len(f.items) {
 		n := copy(f.items, f.items[f.head:])

@@ -28,6 +28,7 @@ type outbox struct {
 	waiting  fifo             // QoS 1 and 2 messages beyond the client's Receive Maximum
 	bytes    int64            // of what is in ready and waiting
 	replays  []*broker.Replay // at most one a subscription
+	log      logQueue         // of a session that outlives the connection
 	aliases  map[string]uint16
 	aliasMax uint16
 	marked   bool // somebody owes a Flush
@@ -39,7 +40,7 @@ type outbox struct {
 
 // pending reports whether there is something to write.
 func (o *outbox) pending() bool {
-	return len(o.control) > 0 || len(o.raw) > 0 || o.ready.len() > 0 || o.waiting.len() > 0 || len(o.replays) > 0
+	return len(o.control) > 0 || len(o.raw) > 0 || o.ready.len() > 0 || o.waiting.len() > 0 || len(o.replays) > 0 || o.log.pending()
 }
 
 func (o *outbox) mark() bool {
@@ -52,6 +53,7 @@ func (o *outbox) mark() bool {
 
 func (o *outbox) drop() {
 	o.ready, o.waiting, o.replays, o.bytes = fifo{}, fifo{}, nil, 0
+	o.log.drop()
 }
 
 // forgetReplays lets go of retained messages that nobody is to get any more, so that who subscribes again and again
@@ -71,6 +73,9 @@ func (c *Conn) Deliver(d broker.Delivery) (v broker.Verdict, marked bool) {
 	defer c.mu.Unlock()
 	if c.state > stateOpen {
 		return broker.Gone, false
+	}
+	if c.durable && d.QoS > 0 && !d.Shared {
+		return c.deliverLogged(d)
 	}
 	o, limits := &c.out, c.limits.Load()
 	size := sizeOf(&d)
@@ -105,7 +110,8 @@ func (c *Conn) Queue() (messages int, bytes int64, inflight int) {
 	if c.session != nil {
 		inflight = c.session.Outstanding()
 	}
-	return c.out.ready.len() + c.out.waiting.len(), c.out.bytes, inflight
+	o := &c.out
+	return o.ready.len() + o.waiting.len() + o.log.queue.len() + o.log.gated.len(), o.bytes + o.log.bytes, inflight
 }
 
 // WriteRaw queues a frame of the transport's own (a WebSocket pong), unless the connection is ending.
@@ -159,12 +165,13 @@ func (c *Conn) write(buf *[]byte, put func([]byte) (int, error)) {
 		}
 		c.mu.Lock()
 		if err != nil {
-			c.out.drop()
+			c.dropLocked()
 			c.out.control, c.out.raw = nil, nil
 			c.out.said = true
 			if c.state < stateClosing {
 				c.state = stateClosing
 				c.endReason, c.endCause = packet.UnspecifiedError, "write failed: "+err.Error()
+				c.stateChanged.Broadcast()
 			}
 			_ = c.wire.Close() //nolint:errcheck // it is going away
 			break
@@ -244,7 +251,14 @@ func (c *Conn) appendMessages(b []byte) []byte {
 	now := c.now()
 	t := tally{}
 	for len(b) < flushBytes {
+		if c.durable {
+			var more bool
+			if b, more = c.nextLogged(b, now, &t); more {
+				continue
+			}
+		}
 		var d broker.Delivery
+		snapshot := ""
 		switch {
 		case o.waiting.len() > 0 && c.session.Quota() > 0:
 			d = o.waiting.pop()
@@ -258,12 +272,12 @@ func (c *Conn) appendMessages(b []byte) []byte {
 			o.bytes -= sizeOf(&d)
 		default:
 			var ok bool
-			if d, ok = c.nextRetained(); !ok {
+			if d, snapshot, ok = c.nextRetained(); !ok {
 				t.report(c)
 				return b
 			}
 		}
-		b = c.appendMessage(b, &d, now, &t)
+		b = c.appendMessage(b, &d, snapshot, now, &t)
 	}
 	t.report(c)
 	return b
@@ -273,17 +287,21 @@ func (c *Conn) appendMessages(b []byte) []byte {
 // millisecond); whoever routes to the connection waits for it.
 const replaySteps = 16
 
-// nextRetained takes the next retained message for a subscription, while there is quota for it.
-func (c *Conn) nextRetained() (broker.Delivery, bool) {
+// nextRetained takes the next retained message for a subscription, and its Topic Filter, while there is quota for it.
+func (c *Conn) nextRetained() (d broker.Delivery, filter string, ok bool) {
 	o := &c.out
 	for range replaySteps {
-		if len(o.replays) == 0 || o.waiting.len() > 0 || c.session.Quota() == 0 {
-			return broker.Delivery{}, false
+		if len(o.replays) == 0 || o.waiting.len() > 0 || c.session.Quota() == 0 || len(o.log.resend) > 0 {
+			return broker.Delivery{}, "", false
 		}
 		if d, ok := o.replays[0].Next(); ok {
-			return d, true
+			return d, o.replays[0].Filter(), true
 		}
 		if o.replays[0].Over() {
+			if c.durable {
+				c.session.MoveRetained(o.replays[0].Filter(), "")
+				c.client.Touch()
+			}
 			o.replays[0] = nil
 			if o.replays = o.replays[1:]; len(o.replays) == 0 {
 				o.replays = nil
@@ -291,7 +309,7 @@ func (c *Conn) nextRetained() (broker.Delivery, bool) {
 		}
 	}
 	o.resting = len(o.replays) > 0
-	return broker.Delivery{}, false
+	return broker.Delivery{}, "", false
 }
 
 // tally counts one round of writing.
@@ -311,7 +329,9 @@ func (t *tally) report(c *Conn) {
 	}
 }
 
-func (c *Conn) appendMessage(b []byte, d *broker.Delivery, now time.Time, t *tally) []byte {
+// appendMessage makes the bytes of a message; snapshot is the Topic Filter of the subscription whose retained messages it
+// is one of, or empty.
+func (c *Conn) appendMessage(b []byte, d *broker.Delivery, snapshot string, now time.Time, t *tally) []byte {
 	if d.Message.Expired(now) {
 		c.cfg.Observer.Dropped("expired", 1)
 		t.dropped++
@@ -324,17 +344,24 @@ func (c *Conn) appendMessage(b []byte, d *broker.Delivery, now time.Time, t *tal
 		t.dropped++
 		return b
 	}
+	if d.QoS > 0 && c.durable {
+		return c.sendDurable(b, d, snapshot, now, t)
+	}
 	if d.QoS > 0 {
 		// The message itself is let go: no session outlives its connection yet, so nothing is sent again, and who
 		// acknowledges nothing would hold as many as its Receive Maximum.
 		s.PacketID = c.session.Send(session.Entry{Position: d.Message.Position, QoS: d.QoS, Retain: d.Retain})
 	}
+	return c.appendPublish(b, d.Message, &s, now, t)
+}
+
+func (c *Conn) appendPublish(b []byte, m *message.Message, s *message.Send, now time.Time, t *tally) []byte {
 	if s.TopicAlias != 0 && !s.TopicKnown {
-		c.out.aliases[d.Message.Topic] = s.TopicAlias
+		c.out.aliases[m.Topic] = s.TopicAlias
 	}
-	t.messages[d.QoS]++
-	t.bytes += int64(len(d.Message.Payload))
-	return d.Message.AppendPublish(b, s, now)
+	t.messages[s.QoS]++
+	t.bytes += int64(len(m.Payload))
+	return m.AppendPublish(b, *s, now)
 }
 
 // fits chooses a Topic Alias for s, while the client allows more [MQTT5-3.1.2-26], and reports whether the packet is

@@ -24,26 +24,52 @@ func (c *Conn) publish(p *packet.Publish, marks *broker.Marks) error {
 	behind := c.acks.waiting > 0
 	token, dup, err := c.beginLocked(p, limits)
 	c.mu.Unlock()
+	if errors.Is(err, errClosed) {
+		return err
+	}
 	if err != nil {
 		return c.fail(packet.ReceiveMaximumExceeded, err.Error())
 	}
 	if dup {
-		return c.settled(c.finish(token, p.QoS, nil), limits, marks)
+		return c.again(p, token, limits, marks)
 	}
 	if err := c.hold(p, limits, marks); err != nil {
+		c.forget(p)
 		return err
 	}
 	if name == tokenTopic {
 		return c.renewBy(token, p)
 	}
 	pending, err := c.cfg.Broker.Accept(c.client, broker.Inbound{
-		Message: c.message(p, name), Limits: limits, Token: token, Behind: behind,
+		Message: c.message(p, name), Limits: limits, PacketID: p.PacketID, Token: token, Behind: behind,
 		UTF8: p.Properties != nil && p.Properties.PayloadFormat == 1,
 	}, marks)
 	if pending {
 		return c.awaitRoom(limits, marks)
 	}
+	if errors.Is(err, broker.ErrDraining) {
+		c.forget(p) // nobody has seen it
+	}
 	return c.settled(c.finish(token, p.QoS, err), limits, marks)
+}
+
+// again takes a QoS 2 PUBLISH that came before. Its commit may be under way from a connection before, and no
+// acknowledgement overtakes it.
+func (c *Conn) again(p *packet.Publish, token uint64, limits *broker.Limits, marks *broker.Marks) error {
+	if !c.durable {
+		return c.settled(c.finish(token, p.QoS, nil), limits, marks)
+	}
+	if c.cfg.Broker.Again(c.client, p.PacketID, token) != nil {
+		return errClosed // the server stops
+	}
+	return c.awaitRoom(limits, marks)
+}
+
+// forget frees the identifier of a QoS 2 PUBLISH that was read and not published.
+func (c *Conn) forget(p *packet.Publish) {
+	if p.QoS == 2 {
+		c.session.Forget(p.PacketID)
+	}
 }
 
 // settled goes on after an outcome that is known and may have to wait for its turn to be acknowledged.
@@ -110,6 +136,9 @@ func (c *Conn) beginLocked(p *packet.Publish, limits *broker.Limits) (token uint
 	case 1:
 		token = c.acks.push(ack{id: p.PacketID, kind: packet.TypePuback})
 	case 2:
+		if c.state != stateOpen {
+			return 0, false, errClosed // the session is another connection's
+		}
 		dup = c.session.Receive(p.PacketID)
 		token = c.acks.push(ack{id: p.PacketID, kind: packet.TypePubrec, dup: dup})
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"sync"
 	"testing"
 	"time"
 
@@ -26,7 +27,17 @@ type world struct {
 	broker   *broker.Broker
 	store    *brokertest.Store
 	observer *brokertest.Observer
-	live     driver.Set
+	live     *driver.Set
+	stop     func() // ends the broker that runs
+}
+
+// crash ends the broker without a word to anybody, and starts another over what the store holds.
+func (w *world) crash() {
+	w.tb.Helper()
+	stop, left := w.stop, w.store.Copy()
+	w.store = left
+	stop()
+	w.start()
 }
 
 func newWorld(tb testing.TB) *world {
@@ -47,16 +58,19 @@ func (w *world) start() {
 		w.broker.Run(ctx)
 		close(ended)
 	}()
-	w.tb.Cleanup(func() {
-		w.broker.Drain()
+	w.live = &driver.Set{}
+	b, live := w.broker, w.live
+	w.stop = sync.OnceFunc(func() {
+		b.Drain()
 		closing, done := context.WithTimeout(context.Background(), 5*time.Second)
 		defer done()
-		w.live.Close(closing)
+		live.Close(closing)
 		cancel()
 		<-ended
 	})
+	w.tb.Cleanup(w.stop)
 	for uid := range broker.AppUID(2) {
-		require.NoError(w.tb, w.broker.OpenApp(context.Background(), broker.AppConfig{UID: uid + 1, ID: "app"}))
+		require.NoError(w.tb, w.broker.OpenApp(context.Background(), broker.AppConfig{UID: uid + 1, ID: "app", Limits: brokertest.Limits()}))
 	}
 }
 

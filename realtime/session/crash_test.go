@@ -78,6 +78,7 @@ func TestCrash_model_notices_the_wrong_order(t *testing.T) {
 		ackBeforeMessage:    "of QoS 1 was never published",
 		recBeforeMessage:    "of QoS 2 was never published",
 		idAfterMessage:      "of QoS 2 was published 2 times",
+		idKeptAtOnce:        "of QoS 2 was never published",
 		idBeforeMessage:     "of QoS 2 was never published",
 		compBeforeDeletion:  "of QoS 2 was never published",
 		publishBeforeRow:    "of QoS 2 was never delivered",

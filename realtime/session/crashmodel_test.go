@@ -42,6 +42,7 @@ const (
 	ackBeforeMessage    fault = "PUBACK before its message is committed"
 	recBeforeMessage    fault = "PUBREC before its message is committed"
 	idAfterMessage      fault = "the packet id of a QoS 2 message not in the same transaction, but later"
+	idKeptAtOnce        fault = "the packet id of a QoS 2 message in whatever is committed since it arrived"
 	idBeforeMessage     fault = "the packet id of a QoS 2 message not in the same transaction, but before"
 	compBeforeDeletion  fault = "PUBCOMP before the packet id's deletion is committed"
 	publishBeforeRow    fault = "PUBLISH of QoS 2 before its window row is committed"
@@ -184,16 +185,15 @@ func (w *world) answer(p pkt) {
 	w.effects = append(w.effects, effect{name: string(p.kind), send: &p})
 }
 
-// row returns the commit of the session as it is now.
-func (w *world) row() func(*store) {
+// row commits the session as it is when the batch is made.
+func (w *world) row(s *store) {
 	st := w.s.State()
-	window, ids := AppendWindow(nil, st.Window), AppendPacketIDs(nil, st.Inbound)
-	cursor := st.Cursor.Seq
+	s.window, s.ids = AppendWindow(nil, st.Window), AppendPacketIDs(nil, st.Inbound)
+	s.cursor, s.last = st.Cursor.Seq, st.NextPacketID
 	if w.fault == cursorBeforeWindow {
-		cursor, window = uint64(w.read), nil
+		s.cursor, s.window = uint64(w.read), nil
 	}
 	w.dirty = false
-	return func(s *store) { s.cursor, s.window, s.ids, s.last = cursor, window, ids, st.NextPacketID }
 }
 
 func (w *world) serverTakes(p pkt) {
@@ -208,13 +208,13 @@ func (w *world) serverTakes(p pkt) {
 		w.dirty = true
 	case pubrec:
 		if w.s.Pubrec(p.id, false) == PubrecRelease {
-			w.then(relBeforeState, "state rel", w.row(), pkt{kind: pubrel, id: p.id})
+			w.then(relBeforeState, "state rel", w.row, pkt{kind: pubrel, id: p.id})
 		} else {
 			w.answer(pkt{kind: pubrel, id: p.id})
 		}
 	case pubrel:
 		if w.s.Release(p.id) {
-			w.then(compBeforeDeletion, "id's deletion", w.row(), pkt{kind: pubcomp, id: p.id})
+			w.then(compBeforeDeletion, "id's deletion", w.row, pkt{kind: pubcomp, id: p.id})
 		} else {
 			w.answer(pkt{kind: pubcomp, id: p.id})
 		}
@@ -231,16 +231,26 @@ func (w *world) serverTakesPublish(p pkt) {
 		w.answer(pkt{kind: pubrec, id: p.id})
 		return
 	}
-	row := w.row()
-	if w.fault == idBeforeMessage {
-		w.effects = append(w.effects, effect{name: "id", commit: row})
-	}
-	if w.fault == idBeforeMessage || w.fault == idAfterMessage {
-		row, w.dirty = func(*store) {}, true
+	kept := func(s *store) {
+		w.s.Keep(p.id)
+		w.row(s)
 	}
 	commit := func(s *store) {
-		row(s)
+		kept(s)
 		s.log = append(s.log, entry)
+	}
+	switch w.fault {
+	case idKeptAtOnce:
+		w.s.Keep(p.id)
+	case idBeforeMessage:
+		w.effects = append(w.effects, effect{name: "id", commit: kept})
+	case idAfterMessage:
+		commit = func(s *store) {
+			w.s.Keep(p.id)
+			w.dirty = true
+			s.log = append(s.log, entry)
+		}
+	default:
 	}
 	w.then(recBeforeMessage, "message and id", commit, pkt{kind: pubrec, id: p.id})
 }
@@ -262,7 +272,7 @@ func (w *world) serverSends() {
 		w.effects = append(w.effects, effect{name: "PUBLISH QoS 1", send: &p})
 		return
 	}
-	w.then(publishBeforeRow, "window row", w.row(), p)
+	w.then(publishBeforeRow, "window row", w.row, p)
 }
 
 func (w *world) takeEffect() {
@@ -380,7 +390,10 @@ func (w *world) actions(t *testing.T) []action {
 	may(w.connected && w.read < len(w.store.log) && w.s.Quota() > 0, "send", w.serverSends)
 	may(w.connected && c.next <= len(c.qos) && len(c.inflight) < 3, "publish", w.clientPublishes)
 	may(!w.connected, "connect", func() { w.connect(t) })
-	may(up && w.dirty, "flush", func() { w.effects = append(w.effects, effect{name: "flush", commit: w.row()}) })
+	may(up && w.dirty, "flush", func() {
+		w.dirty = false
+		w.effects = append(w.effects, effect{name: "flush", commit: w.row})
+	})
 	return all
 }
 

@@ -47,4 +47,16 @@ func TestInbound(t *testing.T) {
 		require.True(t, s.Release(1))
 		require.Equal(t, PubrecRelease, s.Pubrec(1, false))
 	})
+	t.Run("only what is kept with its message, or behind it, is committed", func(t *testing.T) {
+		t.Parallel()
+		s := New()
+		s.Receive(7)
+		require.False(t, s.Kept(7))
+		require.Empty(t, s.State().Inbound)
+		require.True(t, s.Keep(7))
+		require.True(t, s.Kept(7))
+		require.Equal(t, []uint16{7}, s.State().Inbound)
+		require.False(t, s.Keep(8), "an identifier that was not received")
+		require.False(t, s.Received(8))
+	})
 }

@@ -16,11 +16,21 @@ const windowMax = 1 << 15
 func (s *Session) window() []Entry { return s.entries[s.gone:] }
 
 // SetReceiveMaximum sets the client's Receive Maximum of this connection; 0 stands for 65,535.
-func (s *Session) SetReceiveMaximum(n uint16) { s.receiveMax = n }
+func (s *Session) SetReceiveMaximum(n uint16) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.receiveMax = n
+}
 
 // Quota returns how many more PUBLISH packets of QoS 1 and 2 may be sent now [MQTT5-3.3.4-9]. After a resumption with
 // a smaller Receive Maximum it is 0 until enough has been acknowledged.
 func (s *Session) Quota() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.quota()
+}
+
+func (s *Session) quota() int {
 	receiveMax := int(s.receiveMax)
 	if receiveMax == 0 {
 		receiveMax = 65_535
@@ -42,12 +52,33 @@ func span(first, last uint16) int {
 }
 
 // Outstanding returns how many messages are sent and not yet done.
-func (s *Session) Outstanding() int { return s.outstanding }
+func (s *Session) Outstanding() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.outstanding
+}
 
 // Send puts e into the window as sent and returns its Packet Identifier: one that is not in use [MQTT5-2.2.1-4],
 // beginning at 1 and growing by one. There must be quota.
 func (s *Session) Send(e Entry) uint16 {
-	if s.Quota() == 0 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.send(e)
+}
+
+// SendRetained is Send for a message of a retained snapshot, and MoveRetained for its topic, in one step: a State that
+// holds one without the other would send the message twice, or never.
+func (s *Session) SendRetained(e Entry, filter, name string) uint16 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e.Snapshot = true
+	id := s.send(e)
+	s.moveRetained(filter, name)
+	return id
+}
+
+func (s *Session) send(e Entry) uint16 {
+	if s.quota() == 0 {
 		panic("session: sent beyond the client's Receive Maximum")
 	}
 	e.PacketID, e.State = s.freeID(), StateSent
@@ -83,6 +114,8 @@ func (s *Session) find(id uint16) *Entry {
 // Contradicts reports whether an acknowledgement of that kind cannot be of the message under way with the identifier:
 // a Protocol Error. One of an identifier that is not under way is none; it may come late, after a resumption.
 func (s *Session) Contradicts(id uint16, kind packet.Type) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	e := s.find(id)
 	if e == nil || e.State == StateDone {
 		return false
@@ -99,6 +132,8 @@ func (s *Session) Contradicts(id uint16, kind packet.Type) bool {
 
 // Puback ends a QoS 1 delivery; false: no such delivery.
 func (s *Session) Puback(id uint16) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	e := s.find(id)
 	if e == nil || e.QoS != 1 || e.State != StateSent {
 		return false
@@ -119,6 +154,8 @@ const (
 
 // Pubrec takes a PUBREC. From here on the message is never sent as PUBLISH again [MQTT5-4.3.3-6].
 func (s *Session) Pubrec(id uint16, failed bool) PubrecResult {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	e := s.find(id)
 	if e == nil || e.QoS != 2 || e.State == StateDone {
 		return PubrecUnknown
@@ -133,6 +170,8 @@ func (s *Session) Pubrec(id uint16, failed bool) PubrecResult {
 
 // Pubcomp ends a QoS 2 delivery; false: no such delivery.
 func (s *Session) Pubcomp(id uint16) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	e := s.find(id)
 	if e == nil || e.State != StateRel {
 		return false
@@ -153,7 +192,7 @@ func (s *Session) done(e *Entry) {
 func (s *Session) leave() {
 	for s.gone < len(s.entries) && s.entries[s.gone].State == StateDone {
 		if e := &s.entries[s.gone]; !e.Snapshot {
-			s.AdvanceCursor(e.Position)
+			s.advance(e.Position)
 		}
 		s.gone++
 	}
@@ -170,6 +209,8 @@ func (s *Session) leave() {
 // [MQTT5-4.4.0-1]: in StateSent the PUBLISH goes again with DUP and the same identifier, in StateRel the PUBREL. They
 // hold quota already; beyond a Receive Maximum that is smaller now, it is the caller that lets the rest wait.
 func (s *Session) Resend(yield func(e *Entry) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	window := s.window()
 	for i := range window {
 		if window[i].State != StateDone && !yield(&window[i]) {
@@ -179,11 +220,63 @@ func (s *Session) Resend(yield func(e *Entry) bool) {
 }
 
 // Cursor returns the position up to which everything is done.
-func (s *Session) Cursor() message.Position { return s.cursor }
+func (s *Session) Cursor() message.Position {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.cursor
+}
 
 // AdvanceCursor moves the cursor forward: nothing below it is of interest any more.
 func (s *Session) AdvanceCursor(to message.Position) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.advance(to)
+}
+
+func (s *Session) advance(to message.Position) {
 	if s.cursor.Compare(to) < 0 {
 		s.cursor = to
+	}
+}
+
+// Taken returns the position behind which nothing of the log has been put into the window: where reading goes on after
+// the connection has ended.
+func (s *Session) Taken() message.Position {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	taken := s.cursor
+	for _, e := range s.window() {
+		if !e.Snapshot && taken.Compare(e.Position) < 0 {
+			taken = e.Position
+		}
+	}
+	return taken
+}
+
+// StateOf returns how far the delivery with an identifier has come; StateDone where there is none.
+func (s *Session) StateOf(id uint16) EntryState {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.find(id); e != nil {
+		return e.State
+	}
+	return StateDone
+}
+
+// MayResend reports whether the client's Receive Maximum has room for one more of what is sent again, of which waiting
+// are not yet.
+func (s *Session) MayResend(waiting int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.receiveMax == 0 || s.outstanding-waiting < int(s.receiveMax)
+}
+
+// Discard ends the delivery of an entry that can or need not be sent again: its message has gone from the log, or is
+// too large for the client's Maximum Packet Size now.
+func (s *Session) Discard(id uint16) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.find(id); e != nil && e.State != StateDone {
+		s.done(e)
 	}
 }

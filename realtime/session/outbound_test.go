@@ -300,3 +300,38 @@ func BenchmarkWindow(b *testing.B) {
 		})
 	}
 }
+
+func TestTaken_is_where_reading_the_log_goes_on(t *testing.T) {
+	t.Parallel()
+	s := New()
+	require.Zero(t, s.Taken())
+	s.AdvanceCursor(at(3))
+	require.Equal(t, at(3), s.Taken())
+	s.Send(Entry{QoS: 1, Position: at(5)})
+	s.Send(Entry{QoS: 2, Position: at(7)})
+	s.Send(Entry{QoS: 1, Position: at(900), Snapshot: true})
+	require.Equal(t, at(7), s.Taken(), "what is retained stands in no order with the log")
+	require.True(t, s.Puback(1))
+	require.Equal(t, at(5), s.Cursor())
+	require.Equal(t, at(7), s.Taken())
+}
+
+func TestDiscard_ends_what_cannot_be_sent_again(t *testing.T) {
+	t.Parallel()
+	s := New()
+	s.SetReceiveMaximum(2)
+	s.Send(Entry{QoS: 1, Position: at(1)})
+	s.Send(Entry{QoS: 2, Position: at(2)})
+	require.Equal(t, StateSent, s.StateOf(2))
+	require.False(t, s.MayResend(0))
+	require.True(t, s.MayResend(1))
+	s.Discard(2)
+	s.Discard(9)
+	require.Equal(t, StateDone, s.StateOf(2))
+	require.Equal(t, StateDone, s.StateOf(9))
+	require.Equal(t, 1, s.Outstanding())
+	s.Discard(1)
+	require.Equal(t, at(2), s.Cursor())
+	s.SetReceiveMaximum(0)
+	require.True(t, s.MayResend(0))
+}

@@ -8,6 +8,7 @@ package session
 import (
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/embercast/embercast/realtime/message"
 )
@@ -24,6 +25,8 @@ type Subscription struct {
 	Begins            message.Position // log entries up to here are not for this subscription
 	RetainedAfter     string           // a retained snapshot at QoS 1 or 2 goes on after this topic; empty: none under way
 	Suspended         bool             // the rules no longer allow it
+
+	leaving bool
 }
 
 // EntryState is how far the delivery of an Entry has come.
@@ -48,8 +51,10 @@ type Entry struct {
 	Message         *message.Message // nil after Restore until it has been read from the log again
 }
 
-// Session is the state of one session. One goroutine uses it at a time.
+// Session is the state of one session. Safe for concurrent use: its connection works on it while the broker takes the
+// State that is committed. Each method is one step; callbacks are called within it and must not use the Session.
 type Session struct {
+	mu            sync.Mutex // guards what follows
 	subscriptions map[string]*Subscription
 	entries       []Entry // in the order of sending: the first gone of them have left, the rest is the window
 	gone          int
@@ -57,7 +62,8 @@ type Session struct {
 	outstanding   int // entries of the window in StateSent or StateRel: they hold the client's quota
 	receiveMax    uint16
 	nextID        uint16
-	inbound       map[uint16]struct{}
+	moved         map[string]struct{} // Topic Filters whose retained snapshot has moved since TakeState
+	inbound       map[uint16]bool     // true: kept, its message is committed or in the batch that is being made
 }
 
 // New returns an empty session.
@@ -82,6 +88,7 @@ func Restore(st State) (*Session, error) {
 		if id == 0 || s.Receive(id) {
 			return nil, fmt.Errorf("session: inbound packet id %d comes twice or is 0", id)
 		}
+		s.Keep(id)
 	}
 	for _, sub := range st.Subscriptions {
 		if _, twice := s.Subscribe(sub); twice {
@@ -116,15 +123,43 @@ func (s *Session) restoreWindow(window []Entry) error {
 	return nil
 }
 
-// State returns a copy of what must be kept. It holds the identifiers of QoS 2 messages from Receive on: commit it
-// with these messages or behind them, else a crash makes duplicates of messages that were never published.
+// State returns a copy of what must be committed: of the identifiers of QoS 2 messages, those that Keep has named.
 func (s *Session) State() State {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state()
+}
+
+// Empty reports whether nothing would be lost with the session: it has no subscriptions, and nothing is under way.
+func (s *Session) Empty() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.subscriptions) == 0 && len(s.window()) == 0 && len(s.inbound) == 0
+}
+
+// TakeState returns the State and the subscriptions whose retained snapshot has come further since it was last called;
+// both are to be committed together. PutBackMoved takes those back when that fails.
+func (s *Session) TakeState() (st State, moved []Subscription) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for f := range s.moved {
+		if sub, there := s.subscriptions[f]; there && !sub.leaving {
+			moved = append(moved, *sub)
+		}
+	}
+	clear(s.moved)
+	return s.state(), moved
+}
+
+func (s *Session) state() State {
 	st := State{Cursor: s.cursor, Window: slices.Clone(s.window()), NextPacketID: s.nextID}
-	for id := range s.inbound {
-		st.Inbound = append(st.Inbound, id)
+	for id, kept := range s.inbound {
+		if kept {
+			st.Inbound = append(st.Inbound, id)
+		}
 	}
 	slices.Sort(st.Inbound)
-	s.Subscriptions(func(sub *Subscription) bool {
+	s.eachSubscription(func(sub *Subscription) bool {
 		st.Subscriptions = append(st.Subscriptions, *sub)
 		return true
 	})

@@ -6,6 +6,8 @@ import "slices"
 // one had begun goes on: its beginning stays, unless the granted QoS rises from 0, for nothing was kept for it before;
 // and so does a retained snapshot, unless Retain Handling 0 begins another [MQTT5-3.8.4-4].
 func (s *Session) Subscribe(sub Subscription) (previous Subscription, existed bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.subscriptions == nil {
 		s.subscriptions = make(map[string]*Subscription, 1)
 	}
@@ -28,6 +30,8 @@ func (s *Session) Subscribe(sub Subscription) (previous Subscription, existed bo
 
 // Unsubscribe removes the subscription with exactly this filter [MQTT5-3.10.4-1].
 func (s *Session) Unsubscribe(filter string) (Subscription, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	sub, ok := s.subscriptions[filter]
 	if !ok {
 		return Subscription{}, false
@@ -38,6 +42,8 @@ func (s *Session) Unsubscribe(filter string) (Subscription, bool) {
 
 // Subscription returns the subscription with exactly this filter.
 func (s *Session) Subscription(filter string) (Subscription, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	sub, ok := s.subscriptions[filter]
 	if !ok {
 		return Subscription{}, false
@@ -48,6 +54,12 @@ func (s *Session) Subscription(filter string) (Subscription, bool) {
 // Subscriptions calls yield with each subscription in filter order, until it returns false. It may change Suspended
 // and RetainedAfter in place.
 func (s *Session) Subscriptions(yield func(*Subscription) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.eachSubscription(yield)
+}
+
+func (s *Session) eachSubscription(yield func(*Subscription) bool) {
 	filters := make([]string, 0, len(s.subscriptions))
 	for f := range s.subscriptions {
 		filters = append(filters, f)
@@ -61,4 +73,52 @@ func (s *Session) Subscriptions(yield func(*Subscription) bool) {
 }
 
 // SubscriptionCount returns how many subscriptions there are.
-func (s *Session) SubscriptionCount() int { return len(s.subscriptions) }
+func (s *Session) SubscriptionCount() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.subscriptions)
+}
+
+// MoveRetained notes that the retained snapshot of a subscription has come to a topic; "" ends it. TakeState hands such
+// changes on.
+func (s *Session) MoveRetained(filter, after string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.moveRetained(filter, after)
+}
+
+func (s *Session) moveRetained(filter, after string) {
+	sub, there := s.subscriptions[filter]
+	if !there || sub.RetainedAfter == after {
+		return
+	}
+	sub.RetainedAfter = after
+	if s.moved == nil {
+		s.moved = map[string]struct{}{}
+	}
+	s.moved[filter] = struct{}{}
+}
+
+// Leave tells that a subscription is about to be removed: TakeState names it no more.
+func (s *Session) Leave(filter string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.moved, filter)
+	if sub, there := s.subscriptions[filter]; there {
+		sub.leaving = true
+	}
+}
+
+// PutBackMoved takes back what TakeState has returned: it was not committed.
+func (s *Session) PutBackMoved(moved []Subscription) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range moved {
+		if _, there := s.subscriptions[moved[i].Filter]; there {
+			if s.moved == nil {
+				s.moved = map[string]struct{}{}
+			}
+			s.moved[moved[i].Filter] = struct{}{}
+		}
+	}
+}

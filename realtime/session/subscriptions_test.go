@@ -132,3 +132,54 @@ func TestSubscriptions_are_in_filter_order_and_may_be_marked(t *testing.T) {
 	again, _ := s.Subscription("a")
 	require.True(t, again.Suspended, "Subscription returns a copy")
 }
+
+func TestRetainedSnapshot(t *testing.T) {
+	t.Parallel()
+	begun := func() *Session {
+		s := New()
+		s.Subscribe(Subscription{Filter: "a/#", QoS: 2, RetainedAfter: "\x01"})
+		s.Subscribe(Subscription{Filter: "b/#", QoS: 1, RetainedAfter: "\x01"})
+		return s
+	}
+	t.Run("its progress is committed with the window, once", func(t *testing.T) {
+		t.Parallel()
+		s := begun()
+		_, moved := s.TakeState()
+		require.Empty(t, moved)
+		require.Equal(t, uint16(1), s.SendRetained(Entry{QoS: 2, Position: at(4)}, "a/#", "a/x"))
+		st, moved := s.TakeState()
+		require.Len(t, moved, 1)
+		require.Equal(t, "a/x", moved[0].RetainedAfter)
+		require.True(t, st.Window[0].Snapshot)
+		_, moved = s.TakeState()
+		require.Empty(t, moved)
+	})
+	t.Run("is taken back when it was not committed", func(t *testing.T) {
+		t.Parallel()
+		s := begun()
+		s.MoveRetained("a/#", "a/x")
+		_, moved := s.TakeState()
+		s.Unsubscribe("b/#")
+		s.PutBackMoved(append(moved, Subscription{Filter: "b/#"}))
+		_, again := s.TakeState()
+		require.Equal(t, moved, again)
+		restarted := begun()
+		restarted.PutBackMoved(moved)
+		_, again = restarted.TakeState()
+		require.Len(t, again, 1)
+	})
+	t.Run("ends, and is not there for a subscription that leaves", func(t *testing.T) {
+		t.Parallel()
+		s := begun()
+		s.MoveRetained("a/#", "")
+		s.MoveRetained("b/#", "b/x")
+		s.MoveRetained("c/#", "c/x")
+		s.Leave("b/#")
+		s.Leave("c/#")
+		s.MoveRetained("b/#", "b/y")
+		_, moved := s.TakeState()
+		require.Len(t, moved, 1)
+		require.Equal(t, "a/#", moved[0].Filter)
+		require.Empty(t, moved[0].RetainedAfter)
+	})
+}

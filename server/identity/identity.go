@@ -110,7 +110,7 @@ type Listener struct {
 
 // AppConfig shows an app to the broker.
 func AppConfig(a auth.App) broker.AppConfig {
-	return broker.AppConfig{UID: broker.AppUID(a.UID), ID: a.ID, History: time.Duration(a.Settings.HistorySeconds) * time.Second}
+	return broker.AppConfig{UID: broker.AppUID(a.UID), ID: a.ID, History: time.Duration(a.Settings.HistorySeconds) * time.Second, Limits: Limits(a.Settings.Limits)}
 }
 
 // AppCreated implements auth.Listener.

@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	"github.com/embercast/embercast/realtime/broker"
+	"github.com/embercast/embercast/realtime/message"
 	"github.com/embercast/embercast/realtime/packet"
 )
 
@@ -86,3 +87,21 @@ func (r *Recorder) GrantChanged() {}
 
 // Queue implements broker.Outbound.
 func (r *Recorder) Queue() (messages int, bytes int64, inflight int) { return 0, 0, 0 }
+
+// Saving implements broker.Outbound; a Recorder has no session.
+func (r *Recorder) Saving(message.Position) uint64 { return 0 }
+
+// Saved implements broker.Outbound.
+func (r *Recorder) Saved(uint64, error) bool { return false }
+
+// Taken implements broker.Outbound.
+func (r *Recorder) Taken() message.Position { return message.Position{} }
+
+// Feed implements broker.Outbound.
+func (r *Recorder) Feed([]broker.Delivery, message.Position) bool { return false }
+
+// Join implements broker.Outbound.
+func (r *Recorder) Join() {}
+
+// Live implements broker.Outbound.
+func (r *Recorder) Live() bool { return true }

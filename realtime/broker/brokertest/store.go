@@ -59,6 +59,27 @@ func (s *Store) AddApp(app broker.AppUID) {
 	}
 }
 
+// Copy returns what a crash would leave of the store: all that is committed now.
+func (s *Store) Copy() *Store {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := &Store{apps: map[broker.AppUID]*appRows{}, filterID: s.filterID, last: s.last, batches: s.batches}
+	for uid, a := range s.apps {
+		rows := &appRows{
+			head: a.head, log: slices.Clone(a.log), filters: maps.Clone(a.filters), sessions: maps.Clone(a.sessions),
+			pending: map[int64][]message.Position{}, subs: map[string]map[string]broker.SubscriptionRow{},
+		}
+		for id, positions := range a.pending {
+			rows.pending[id] = slices.Clone(positions)
+		}
+		for client, subs := range a.subs {
+			rows.subs[client] = maps.Clone(subs)
+		}
+		c.apps[uid] = rows
+	}
+	return c
+}
+
 // Batches returns how many batches were committed.
 func (s *Store) Batches() int {
 	s.mu.Lock()

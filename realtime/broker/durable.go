@@ -1,0 +1,228 @@
+package broker
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/embercast/embercast/realtime/message"
+	"github.com/embercast/embercast/realtime/topic"
+)
+
+// durableFilter is a Topic Filter whose matches the log keeps, because sessions that outlive their connection have
+// subscribed to it. All of them share it.
+type durableFilter struct {
+	id     int64
+	filter string // as it is stored: with $share/… for the filter of a group
+	inner  string
+	users  int // subscriptions; guarded by durableFilters.mu
+
+	// What was committed for the filter since the server started; backlogs are estimated from it.
+	messages, bytes atomic.Int64
+	last            atomic.Uint64 // seq of the newest
+	settled         uint64        // seq up to which nothing is pending any more; the housekeeper's
+}
+
+// durableFilters are the durable filters of an app.
+//
+// A publish holds mu for reading from its match until it has its place in the commit queue, and a filter is added under
+// the write lock: so what is queued behind the subscription to a filter is kept for it.
+type durableFilters struct {
+	count atomic.Int64 // filters in the tree; read without the lock
+
+	making sync.Mutex // held across the store: filters are made and dropped one by one
+
+	mu       sync.RWMutex // guards what follows
+	tree     topic.Tree[*durableFilter]
+	byFilter map[string]*durableFilter
+	byID     map[int64]*durableFilter
+}
+
+// load takes over what the store holds.
+func (d *durableFilters) load(stored map[int64]string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.byFilter, d.byID = map[string]*durableFilter{}, map[int64]*durableFilter{}
+	for id, filter := range stored {
+		_, inner, _, err := topic.ParseShared(filter)
+		if err != nil {
+			return fmt.Errorf("durable filter %q: %w", filter, err)
+		}
+		f := &durableFilter{id: id, filter: filter, inner: inner}
+		d.byFilter[filter], d.byID[id] = f, f
+	}
+	return nil
+}
+
+// use counts a subscription of a stored session, whose filter load has seen; nil: it has not.
+func (d *durableFilters) use(id int64) *durableFilter {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f := d.byID[id]
+	if f != nil {
+		d.useLocked(f)
+	}
+	return f
+}
+
+func (d *durableFilters) useLocked(f *durableFilter) {
+	if f.users++; f.users == 1 {
+		d.tree.Add(f.inner, f)
+		d.count.Add(1)
+	}
+}
+
+// hold returns the durable filter of a Topic Filter, made if it is new, with one subscription more.
+func (d *durableFilters) hold(ctx context.Context, s Store, app AppUID, filter string) (*durableFilter, error) {
+	if f := d.holdKnown(filter); f != nil {
+		return f, nil
+	}
+	d.making.Lock()
+	defer d.making.Unlock()
+	if f := d.holdKnown(filter); f != nil {
+		return f, nil
+	}
+	_, inner, _, err := topic.ParseShared(filter)
+	if err != nil {
+		return nil, ErrFilterInvalid
+	}
+	ids, err := s.FilterIDs(ctx, app, []string{filter})
+	if err != nil {
+		return nil, fmt.Errorf("durable filter %q: %w", filter, err)
+	}
+	f := &durableFilter{id: ids[0], filter: filter, inner: inner}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.byFilter[filter], d.byID[f.id] = f, f
+	d.useLocked(f)
+	return f, nil
+}
+
+func (d *durableFilters) holdKnown(filter string) *durableFilter {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f := d.byFilter[filter]
+	if f != nil {
+		d.useLocked(f)
+	}
+	return f
+}
+
+// release takes back what hold or use has counted. The filter stays in the store until drop.
+func (d *durableFilters) release(id int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f := d.byID[id]
+	if f == nil {
+		return
+	}
+	if f.users--; f.users == 0 {
+		d.tree.Remove(f.inner, f)
+		d.count.Add(-1)
+	}
+}
+
+// drop deletes the filters that nobody subscribes to any more.
+func (d *durableFilters) drop(ctx context.Context, s Store, app AppUID) error {
+	d.making.Lock()
+	defer d.making.Unlock()
+	for _, f := range d.takeUnused() {
+		if err := s.DropFilter(ctx, app, f.id); err != nil {
+			d.putBack(f)
+			return fmt.Errorf("drop durable filter: %w", err)
+		}
+	}
+	return nil
+}
+
+func (d *durableFilters) takeUnused() (unused []*durableFilter) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, f := range d.byID {
+		if f.users == 0 {
+			delete(d.byID, f.id)
+			delete(d.byFilter, f.filter)
+			unused = append(unused, f)
+		}
+	}
+	return unused
+}
+
+func (d *durableFilters) putBack(f *durableFilter) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.byFilter[f.filter] == nil {
+		d.byFilter[f.filter], d.byID[f.id] = f, f
+	}
+}
+
+// used returns the filters with subscriptions.
+func (d *durableFilters) used() (all []*durableFilter) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	for _, f := range d.byID {
+		if f.users > 0 {
+			all = append(all, f)
+		}
+	}
+	return all
+}
+
+// matchLocked appends the ids of the filters that a topic matches. mu is held for reading at least.
+func (d *durableFilters) matchLocked(name string, ids []int64) []int64 {
+	if d.count.Load() == 0 {
+		return ids
+	}
+	var room [8][]*durableFilter
+	for _, set := range d.tree.MatchSets(name, room[:0]) {
+		for _, f := range set {
+			ids = append(ids, f.id)
+		}
+	}
+	return ids
+}
+
+// matches reports whether a message is kept for anybody.
+func (d *durableFilters) matches(m *message.Message) bool {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return m.QoS > 0 && len(d.matchLocked(m.Topic, nil)) > 0
+}
+
+// committed counts what the log now keeps.
+func (d *durableFilters) committed(p *Part) {
+	if len(p.Filters) == 0 {
+		return
+	}
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	for _, id := range p.Filters {
+		if f := d.byID[id]; f != nil {
+			f.messages.Add(1)
+			f.bytes.Add(retainedSize(p.Message))
+			f.last.Store(p.Message.Position.Seq)
+		}
+	}
+}
+
+// sum returns what was committed for a session's filters, by the same counting.
+func (d *durableFilters) sum(from []FilterFrom) (messages, bytes int64) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	for _, ff := range from {
+		if f := d.byID[ff.ID]; f != nil {
+			messages += f.messages.Load()
+			bytes += f.bytes.Load()
+		}
+	}
+	return messages, bytes
+}
+
+// after returns the later of two positions.
+func after(p, q message.Position) message.Position {
+	if p.Compare(q) < 0 {
+		return q
+	}
+	return p
+}

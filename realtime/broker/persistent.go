@@ -1,0 +1,276 @@
+package broker
+
+import (
+	"fmt"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/embercast/embercast/realtime/message"
+	"github.com/embercast/embercast/realtime/session"
+	"github.com/embercast/embercast/realtime/topic"
+)
+
+// persistentSession is a Session that outlives its connection (Session Expiry Interval above 0; before 5.0, Clean
+// Session 0), or only the stored Will Message of one that does not.
+type persistentSession struct {
+	app      *app
+	clientID string
+	subject  string
+	state    *session.Session
+	willOnly bool // the session ends with its connection; its row keeps the will
+
+	dirty  atomic.Bool   // its state has changed since it was last saved
+	saved  atomic.Uint64 // seq of the cursor that the store holds
+	saving bool          // a write that saves it is queued; guarded by committer.mu
+
+	mu        sync.Mutex // guards what follows; no other lock is taken while it is held
+	client    *Client    // that holds it, or nil
+	expiry    time.Duration
+	endedAt   time.Time // of the last connection; zero while there is one
+	dead      bool      // it has ended and is saved no more
+	will      *storedWill
+	timer     *time.Timer // sends the will
+	fallenOut int64
+	backlog   backlogEstimate
+}
+
+// endOfSeq is the position behind all parts of a write.
+func endOfSeq(seq uint64) message.Position { return message.Position{Seq: seq, Part: math.MaxUint32} }
+
+// restoreSession makes a session of its row.
+func restoreSession(a *app, st StoredSession, startedAt time.Time) (*persistentSession, error) {
+	r := &st.Row
+	damaged := func(err error) error { return fmt.Errorf("stored session of client %q: %w", r.ClientID, err) }
+	window, err := session.ParseWindow(r.Window)
+	if err != nil {
+		return nil, damaged(err)
+	}
+	inbound, err := session.ParsePacketIDs(r.Inbound)
+	if err != nil {
+		return nil, damaged(err)
+	}
+	state := session.State{Cursor: r.Cursor, Window: window, Inbound: inbound, NextPacketID: r.NextPacketID}
+	for _, sub := range st.Subscriptions {
+		state.Subscriptions = append(state.Subscriptions, sub.subscription())
+	}
+	p := &persistentSession{
+		app: a, clientID: r.ClientID, subject: r.Subject, expiry: r.Expiry, endedAt: r.EndedAt,
+		fallenOut: r.FallenOut, willOnly: r.Expiry == 0,
+	}
+	if p.state, err = session.Restore(state); err != nil {
+		return nil, damaged(err)
+	}
+	if len(r.Will) > 0 {
+		if p.will, err = parseStoredWill(r.Will); err != nil {
+			return nil, damaged(err)
+		}
+	}
+	if p.endedAt.IsZero() {
+		p.endedAt = startedAt // a crash has ended its connection
+	}
+	p.saved.Store(r.Cursor.Seq)
+	return p, nil
+}
+
+func (r *SubscriptionRow) subscription() session.Subscription {
+	return session.Subscription{
+		Filter: r.Filter, QoS: r.Options & 3, NoLocal: r.Options&(1<<2) != 0, RetainAsPublished: r.Options&(1<<3) != 0,
+		RetainHandling: r.Options >> 4 & 3, ID: r.ID, FilterID: r.FilterID, Begins: r.Begins, RetainedAfter: r.RetainedAfter,
+	}
+}
+
+func subscriptionRow(s *session.Subscription) SubscriptionRow {
+	options := s.QoS | s.RetainHandling<<4
+	if s.NoLocal {
+		options |= 1 << 2
+	}
+	if s.RetainAsPublished {
+		options |= 1 << 3
+	}
+	return SubscriptionRow{
+		Filter: s.Filter, FilterID: s.FilterID, Options: options, ID: s.ID, Begins: s.Begins, RetainedAfter: s.RetainedAfter,
+	}
+}
+
+// snapshot is a session as a batch commits it.
+type snapshot struct {
+	session *persistentSession
+	client  *Client // to be told, or nil
+	mark    uint64  // what of the connection's it covers
+	change  SessionChange
+	moved   []session.Subscription
+}
+
+// snapshot takes the session as it is now; false: it has ended.
+func (p *persistentSession) snapshot() (s snapshot, alive bool) {
+	p.mu.Lock()
+	c := p.client
+	p.mu.Unlock()
+	s = snapshot{session: p, client: c}
+	p.dirty.Store(false)
+	if c != nil {
+		// The head is looked at first: what is committed up to it has been routed to the connection.
+		s.mark = c.out.Saving(endOfSeq(p.app.head.Load()))
+	}
+	st, moved := p.state.TakeState()
+	s.moved = moved
+	row := &SessionRow{
+		ClientID: p.clientID, Subject: p.subject, Cursor: st.Cursor, Window: session.AppendWindow(nil, st.Window),
+		Inbound: session.AppendPacketIDs(nil, st.Inbound), NextPacketID: st.NextPacketID,
+	}
+	s.change = SessionChange{App: p.app.uid, ClientID: p.clientID, Keep: row}
+	for i := range s.moved {
+		s.change.Subscribe = append(s.change.Subscribe, subscriptionRow(&s.moved[i]))
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	row.Expiry, row.EndedAt, row.FallenOut = p.expiry, p.endedAt, p.fallenOut
+	if p.will != nil {
+		row.Will = p.will.encoded
+	}
+	return s, !p.dead
+}
+
+// over reports whether the session's time has passed.
+func (p *persistentSession) over(now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.client == nil && !now.Before(p.endedAt.Add(p.expiry))
+}
+
+// attach gives the session to a connection.
+func (p *persistentSession) attach(c *Client, expiry time.Duration, w *storedWill) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.client, p.endedAt, p.expiry, p.will = c, time.Time{}, expiry, w
+	p.stopTimerLocked()
+}
+
+// detach takes the session from a connection that has ended; false: another one has it already.
+func (p *persistentSession) detach(c *Client, now time.Time, expiry time.Duration) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.client != c {
+		return false
+	}
+	p.client, p.endedAt, p.expiry = nil, now, expiry
+	p.backlog.known = false
+	return true
+}
+
+func (p *persistentSession) stopTimerLocked() {
+	if p.timer != nil {
+		p.timer.Stop()
+		p.timer = nil
+	}
+}
+
+// kill marks the session as ended and returns the will that is still to be sent.
+func (p *persistentSession) kill() *storedWill {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.dead = true
+	p.stopTimerLocked()
+	w := p.will
+	p.will = nil
+	return w
+}
+
+// endWill takes a will out of the row that is saved next: its message is in the same batch.
+func (p *persistentSession) endWill(w *storedWill) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.will == w {
+		p.will = nil
+	}
+}
+
+// putBackWill undoes endWill, unless the client is back.
+func (p *persistentSession) putBackWill(w *storedWill) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.client == nil && p.will == nil {
+		p.will = w
+	}
+}
+
+// holdsNothing reports whether nothing would be lost with the session.
+func (p *persistentSession) holdsNothing() bool {
+	p.mu.Lock()
+	waiting := p.will != nil
+	p.mu.Unlock()
+	return !waiting && p.state.Empty()
+}
+
+// identifiers are the Subscription Identifiers of the subscriptions that a topic matches.
+func (p *persistentSession) identifiers(name string) (ids []uint32) {
+	p.state.Subscriptions(func(s *session.Subscription) bool {
+		_, inner, shared, err := topic.ParseShared(s.Filter)
+		if err == nil && !shared && s.ID != 0 && topic.Match(inner, name) {
+			ids = append(ids, s.ID)
+		}
+		return true
+	})
+	return ids
+}
+
+// holder is the connected client, or nil.
+func (p *persistentSession) holder() *Client {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.client
+}
+
+// stop ends the session's timer; the broker has stopped.
+func (p *persistentSession) stop() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stopTimerLocked()
+}
+
+// forgetLocked removes the session from memory, under app.mu; its durable filters lose a subscription each.
+func (a *app) forgetLocked(p *persistentSession) {
+	if a.sessions[p.clientID] == p {
+		delete(a.sessions, p.clientID)
+	}
+	p.state.Subscriptions(func(s *session.Subscription) bool {
+		if s.FilterID != 0 {
+			a.durable.release(s.FilterID)
+		}
+		return true
+	})
+}
+
+// endSession ends a session that nobody holds: its time has passed, a clean start replaces it, or it is deleted. Its
+// will is sent now, if one waits [MQTT5-3.1.3-9].
+func (b *Broker) endSession(p *persistentSession, withWill bool) {
+	w := p.kill()
+	gone := SessionChange{App: p.app.uid, ClientID: p.clientID, Delete: true}
+	if w != nil && withWill {
+		b.sendStoredWill(p, w, false, &gone)
+		return
+	}
+	b.committer.put(&write{app: p.app, stored: true, change: &gone})
+}
+
+// endedSessions takes out the sessions whose time has passed.
+func (a *app) endedSessions(now time.Time) (ended []*persistentSession) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, p := range a.sessions {
+		if p.over(now) && !p.waits() {
+			a.forgetLocked(p)
+			ended = append(ended, p)
+		}
+	}
+	return ended
+}
+
+// waits reports whether a row is there for its will alone, which is still to be sent.
+func (p *persistentSession) waits() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.willOnly && p.will != nil
+}

@@ -1,0 +1,149 @@
+package broker
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/embercast/embercast/realtime/message"
+)
+
+// pageEntries is how many messages of the log are read at a time for a session that is behind (chosen: a read costs
+// well below a millisecond, and what is read waits in memory).
+const pageEntries = 256
+
+// readerPause is how long a reader waits before it tries again to read from a store that is away.
+const readerPause = 250 * time.Millisecond
+
+// reader brings a persistent session that is behind to the head of the log: page by page, then, under the commit order,
+// what is routed from then on joins behind what is still to be read.
+type reader struct {
+	b        *Broker
+	c        *Client
+	read     message.Position
+	joined   bool
+	joinedAt message.Position
+}
+
+// startReader starts the reader of a client; it ends with the connection, or at the head.
+func (b *Broker) startReader(c *Client) {
+	b.readers.mu.Lock()
+	defer b.readers.mu.Unlock()
+	if b.readers.closed {
+		return
+	}
+	b.readers.all.Go(func() {
+		r := &reader{b: b, c: c, read: c.out.Taken()}
+		r.run()
+	})
+}
+
+// Save has the durable session of a client committed as it is when the next batch is made; Outbound.Saved tells.
+func (b *Broker) Save(c *Client) { b.committer.saveSession(c.session) }
+
+// Behind has the log read for a client whose connection could not keep what was routed to it.
+func (b *Broker) Behind(c *Client) { b.startReader(c) }
+
+func (r *reader) run() {
+	for !r.c.ended.Load() {
+		page, err := r.page()
+		if err != nil {
+			r.b.log.LogAttrs(context.Background(), slog.LevelWarn, "reading the log for a session is put off",
+				slog.String("app", r.c.app.id), slog.String("client_id", r.c.id), slog.String("error", err.Error()))
+			timer := time.NewTimer(readerPause)
+			<-timer.C
+			continue
+		}
+		if !r.c.out.Feed(page.deliveries, r.read) {
+			return
+		}
+		switch {
+		case page.full:
+		case !r.joined:
+			r.join()
+		case r.c.out.Live():
+			return
+		default:
+			r.joined = false
+		}
+	}
+}
+
+// join has the connection keep what is routed from here on.
+func (r *reader) join() {
+	a := r.c.app
+	a.order.Lock()
+	defer a.order.Unlock()
+	r.c.out.Join()
+	r.joined, r.joinedAt = true, endOfSeq(a.head.Load())
+}
+
+// page is what was read of the log at once.
+type page struct {
+	deliveries []Delivery
+	full       bool // there may be more
+}
+
+// page reads on behind what has been read. What has been routed since the connection joined is left out.
+func (r *reader) page() (page, error) {
+	r.read = after(r.read, r.c.session.state.Cursor()) // it moves on when the backlog is cut
+	subs, from := r.c.logged(r.read)
+	if len(from) == 0 {
+		return page{}, nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), r.b.cfg.StoreWait)
+	defer cancel()
+	entries, err := r.b.cfg.Store.Page(ctx, r.c.app.uid, from, pageEntries)
+	if err != nil {
+		return page{}, err //nolint:wrapcheck // only logged
+	}
+	p := page{full: len(entries) == pageEntries}
+	for _, e := range entries {
+		if r.joined && e.Message.Position.Compare(r.joinedAt) > 0 {
+			p.full = false
+			break
+		}
+		r.read = e.Message.Position
+		if d, wanted := deliveryFromLog(subs, e); wanted {
+			p.deliveries = append(p.deliveries, d)
+		}
+	}
+	return p, nil
+}
+
+// logged returns the client's subscriptions that the log keeps messages for, by durable filter, and where reading begins
+// for each.
+func (c *Client) logged(read message.Position) (subs map[int64]*subscriber, from []FilterFrom) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range c.subs {
+		if s.sub.FilterID == 0 || s.sub.QoS == 0 || s.sub.Suspended {
+			continue
+		}
+		if subs == nil {
+			subs = map[int64]*subscriber{}
+		}
+		subs[s.sub.FilterID] = s
+		from = append(from, FilterFrom{ID: s.sub.FilterID, After: after(read, s.sub.Begins)})
+	}
+	return subs, from
+}
+
+// deliveryFromLog merges the subscriptions that an entry matched as routeOverlapping does.
+func deliveryFromLog(subs map[int64]*subscriber, e PageEntry) (d Delivery, wanted bool) {
+	for _, id := range e.Filters {
+		s := subs[id]
+		if s == nil || e.Message.Position.Compare(s.sub.Begins) <= 0 || !s.takes(e.Message) {
+			continue
+		}
+		one := deliveryFor(s, e.Message)
+		if !wanted {
+			d, wanted = one, true
+			continue
+		}
+		d.QoS = max(d.QoS, one.QoS)
+		d.Retain = d.Retain || one.Retain
+		d.SubscriptionIDs = joinIDs(d.SubscriptionIDs, one.SubscriptionIDs)
+	}
+	return d, wanted
+}

@@ -1,0 +1,340 @@
+package conn
+
+import (
+	"time"
+
+	"github.com/embercast/embercast/realtime/broker"
+	"github.com/embercast/embercast/realtime/message"
+	"github.com/embercast/embercast/realtime/packet"
+	"github.com/embercast/embercast/realtime/session"
+)
+
+const (
+	// logMessagesMax and logBytesMax bound what of the log waits in memory for one client; the rest stays there (chosen:
+	// some pages of it, so that who keeps up for the most part need not read).
+	logMessagesMax = 4_096
+	logBytesMax    = 4 << 20
+	// feedMax is how much may wait before the reader of the log reads on.
+	feedMax = 256
+)
+
+// logMode is how a session that outlives its connection gets what the log keeps for it.
+type logMode int
+
+const (
+	modeBehind  logMode = iota // by the reader; what is routed is left to it
+	modeJoining                // by the reader up to a position; what is routed is kept behind that
+	modeLive                   // as it is routed
+)
+
+// logQueue is what of the log waits to be sent to a session that outlives its connection. Conn.mu guards it.
+type logQueue struct {
+	mode    logMode
+	queue   fifo // QoS 1 and 2, in the order of the log
+	gated   fifo // routed since the reader joined
+	bytes   int64
+	fed     message.Position // how far the reader has come
+	feeding bool             // the reader waits for room
+	resend  []session.Entry  // sent on a connection before, and to be sent again first
+
+	// What changes the session must be committed before the packet that tells of it leaves: changes are counted, and what
+	// waits for a commit leaves in order, once its count is covered.
+	changes uint64
+	covered uint64
+	held    []held
+}
+
+// held is a packet that waits for a commit: a PUBLISH of QoS 2 or one behind it, or an acknowledgement.
+type held struct {
+	change   uint64
+	delivery broker.Delivery // Message nil: an acknowledgement
+	id       uint16
+	ack      packet.Type
+}
+
+func (q *logQueue) released() bool { return len(q.held) > 0 && q.held[0].change <= q.covered }
+
+// pending reports whether something can leave now; what the client's quota holds back is tried in vain.
+func (q *logQueue) pending() bool {
+	return len(q.resend) > 0 || q.released() || q.queue.len() > 0
+}
+
+// drop forgets what has not been sent: it is in the log.
+func (q *logQueue) drop() {
+	q.queue, q.gated, q.bytes, q.resend, q.held = fifo{}, fifo{}, 0, nil, nil
+}
+
+func (q *logQueue) full(size int64) bool {
+	return q.queue.len()+q.gated.len() >= logMessagesMax || q.bytes+size > logBytesMax
+}
+
+// atRest reports whether nothing of the log is under way to the client.
+func (c *Conn) atRestLocked() bool {
+	q := &c.out.log
+	return c.session.Outstanding() == 0 && q.queue.len() == 0 && q.gated.len() == 0 && len(q.held) == 0
+}
+
+// restLocked moves the cursor on when nothing is under way. head is up to where everything was routed.
+func (c *Conn) restLocked(head message.Position) {
+	if !c.atRestLocked() {
+		return
+	}
+	if c.out.log.mode == modeLive {
+		c.session.AdvanceCursor(head)
+	} else {
+		c.session.AdvanceCursor(c.out.log.fed)
+	}
+}
+
+// dropLocked forgets what is queued, before the connection is marked as ending: from then on the session is another's.
+func (c *Conn) dropLocked() {
+	if c.durable && c.state == stateOpen {
+		c.restLocked(c.client.Head())
+	}
+	c.out.drop()
+}
+
+// deliverLogged takes a QoS 1 or 2 message that the log keeps for the session. Where there is no room it is left there,
+// with all that waits, and read again.
+func (c *Conn) deliverLogged(d broker.Delivery) (v broker.Verdict, marked bool) {
+	q := &c.out.log
+	if d.Message.Position.Seq == 0 || q.mode == modeBehind {
+		return broker.Queued, false // published before the subscription was committed; or the reader's
+	}
+	size := sizeOf(&d)
+	if q.full(size) {
+		c.fallBehindLocked()
+		return broker.Queued, false
+	}
+	q.bytes += size
+	if q.mode == modeJoining {
+		q.gated.push(d)
+		return broker.Queued, false
+	}
+	q.queue.push(d)
+	return broker.Queued, c.state == stateOpen && c.out.mark()
+}
+
+func (c *Conn) fallBehindLocked() {
+	q := &c.out.log
+	live := q.mode == modeLive
+	q.mode = modeBehind
+	if q.gated = (fifo{}); !live {
+		q.bytes = q.queue.bytes()
+		return // its reader finds out
+	}
+	q.queue, q.bytes = fifo{}, 0
+	q.fed = message.Position{}
+	c.cfg.Broker.Behind(c.client)
+}
+
+// Saving implements broker.Outbound.
+func (c *Conn) Saving(head message.Position) (mark uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.durable && c.state == stateOpen {
+		c.restLocked(head)
+	}
+	return c.out.log.changes
+}
+
+// Saved implements broker.Outbound.
+func (c *Conn) Saved(mark uint64, err error) (marked bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	q := &c.out.log
+	if c.state != stateOpen || !c.durable {
+		return false
+	}
+	if err != nil {
+		if len(q.held) == 0 || q.held[0].change > mark {
+			return false // nobody waits for it
+		}
+		c.endLocked(broker.OutcomeOf(err).Reason, "session not stored: "+err.Error())
+		return c.out.mark()
+	}
+	q.covered = max(q.covered, mark)
+	return q.released() && c.out.mark()
+}
+
+// Taken implements broker.Outbound.
+func (c *Conn) Taken() message.Position { return c.session.Taken() }
+
+// Feed implements broker.Outbound.
+func (c *Conn) Feed(ds []broker.Delivery, upTo message.Position) bool {
+	c.mu.Lock()
+	q := &c.out.log
+	for c.state == stateOpen && q.queue.len() >= feedMax {
+		q.feeding = true
+		c.stateChanged.Wait()
+	}
+	q.feeding = false
+	if c.state != stateOpen {
+		c.mu.Unlock()
+		return false
+	}
+	for i := range ds {
+		q.queue.push(ds[i])
+		q.bytes += sizeOf(&ds[i])
+	}
+	q.fed = upTo
+	marked := len(ds) > 0 && c.out.mark()
+	c.mu.Unlock()
+	if marked {
+		c.Flush()
+	}
+	return true
+}
+
+// Join implements broker.Outbound.
+func (c *Conn) Join() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.out.log.mode = modeJoining
+}
+
+// Live implements broker.Outbound.
+func (c *Conn) Live() bool {
+	c.mu.Lock()
+	q := &c.out.log
+	if q.mode != modeJoining {
+		c.mu.Unlock()
+		return false
+	}
+	q.mode = modeLive
+	arrived := q.gated.len() > 0
+	for q.gated.len() > 0 {
+		q.queue.push(q.gated.pop())
+	}
+	marked := arrived && c.out.mark()
+	c.mu.Unlock()
+	if marked {
+		c.Flush()
+	}
+	return true
+}
+
+// changedLocked counts a change of the session that must be committed, and asks for that.
+func (c *Conn) changedLocked() uint64 {
+	c.out.log.changes++
+	c.cfg.Broker.Save(c.client)
+	return c.out.log.changes
+}
+
+// ackLocked answers with PUBREL or PUBCOMP. In a session that outlives the connection it leaves once the change that it
+// tells of is committed, and behind all that waits for a commit already.
+func (c *Conn) ackLocked(kind packet.Type, id uint16, reason packet.ReasonCode, changed bool) error {
+	q := &c.out.log
+	if !c.durable || !changed && len(q.held) == 0 {
+		return c.answerLocked(&packet.Ack{Kind: kind, PacketID: id, Reason: reason})
+	}
+	at := q.changes
+	if changed {
+		at = c.changedLocked()
+	}
+	q.held = append(q.held, held{change: at, ack: kind, id: id})
+	return nil
+}
+
+// nextLogged makes the bytes of what is next for a session that outlives the connection; false: there is nothing that
+// may leave now.
+func (c *Conn) nextLogged(b []byte, now time.Time, t *tally) ([]byte, bool) {
+	q := &c.out.log
+	switch {
+	case len(q.resend) > 0:
+		if !c.session.MayResend(len(q.resend)) {
+			return b, false
+		}
+		e := q.resend[0]
+		q.resend[0] = session.Entry{}
+		q.resend = q.resend[1:]
+		return c.appendAgain(b, &e, now, t), true
+	case q.released():
+		h := q.held[0]
+		q.held[0] = held{}
+		if q.held = q.held[1:]; len(q.held) == 0 {
+			q.held = nil
+		}
+		if h.delivery.Message == nil {
+			return (&packet.Ack{Kind: h.ack, PacketID: h.id}).Append(b, c.version), true
+		}
+		return c.appendSent(b, &h.delivery, h.id, now, t), true
+	case q.queue.len() > 0 && c.session.Quota() > 0:
+		d := q.queue.pop()
+		q.bytes -= sizeOf(&d)
+		if q.feeding && q.queue.len() < feedMax {
+			c.stateChanged.Broadcast()
+		}
+		return c.appendLogged(b, &d, now, t), true
+	}
+	return b, false
+}
+
+// appendLogged puts a message into the window. One of QoS 2 waits for the commit of that, and others behind it.
+func (c *Conn) appendLogged(b []byte, d *broker.Delivery, now time.Time, t *tally) []byte {
+	if d.Message.Expired(now) {
+		c.cfg.Observer.Dropped("expired", 1)
+		t.dropped++
+		return b
+	}
+	s := message.Send{Version: c.version, QoS: d.QoS, Retain: d.Retain, SubscriptionIDs: d.SubscriptionIDs}
+	if !c.fits(d.Message, &s) {
+		// As if it had been sent [MQTT5-3.1.2-25].
+		c.cfg.Observer.Dropped("packet_too_large", 1)
+		t.dropped++
+		return b
+	}
+	return c.sendDurable(b, d, "", now, t)
+}
+
+// sendDurable puts a message into the window; snapshot is the Topic Filter of the retained snapshot that it is from, or
+// empty.
+func (c *Conn) sendDurable(b []byte, d *broker.Delivery, snapshot string, now time.Time, t *tally) []byte {
+	q := &c.out.log
+	e := session.Entry{Position: d.Message.Position, QoS: d.QoS, Retain: d.Retain, SubscriptionIDs: d.SubscriptionIDs}
+	e.Snapshot = d.Shared // it is not in the order of the log
+	var id uint16
+	if snapshot != "" {
+		id = c.session.SendRetained(e, snapshot, d.Message.Topic)
+	} else {
+		id = c.session.Send(e)
+	}
+	switch {
+	case d.QoS == 2:
+		q.held = append(q.held, held{change: c.changedLocked(), delivery: *d, id: id})
+		return b
+	case len(q.held) > 0:
+		q.held = append(q.held, held{change: q.changes, delivery: *d, id: id})
+		return b
+	}
+	c.client.Touch()
+	return c.appendSent(b, d, id, now, t)
+}
+
+// appendSent makes the bytes of a PUBLISH that stands in the window.
+func (c *Conn) appendSent(b []byte, d *broker.Delivery, id uint16, now time.Time, t *tally) []byte {
+	s := message.Send{Version: c.version, QoS: d.QoS, Retain: d.Retain, SubscriptionIDs: d.SubscriptionIDs, PacketID: id}
+	c.fits(d.Message, &s)
+	return c.appendPublish(b, d.Message, &s, now, t)
+}
+
+// appendAgain makes the bytes of what was sent on a connection before: the PUBLISH with DUP [MQTT5-3.3.1-1], or the PUBREL
+// [MQTT5-4.4.0-1]. What has gone from the log, or is too large for the client now, counts as done.
+func (c *Conn) appendAgain(b []byte, e *session.Entry, now time.Time, t *tally) []byte {
+	switch c.session.StateOf(e.PacketID) {
+	case session.StateDone:
+		return b // acknowledged meanwhile
+	case session.StateRel:
+		return (&packet.Ack{Kind: packet.TypePubrel, PacketID: e.PacketID}).Append(b, c.version)
+	case session.StateSent:
+	}
+	s := message.Send{
+		Version: c.version, QoS: e.QoS, Retain: e.Retain, SubscriptionIDs: e.SubscriptionIDs, PacketID: e.PacketID, Dup: true,
+	}
+	if e.Message == nil || !c.fits(e.Message, &s) {
+		c.session.Discard(e.PacketID)
+		c.client.Touch()
+		return b
+	}
+	return c.appendPublish(b, e.Message, &s, now, t)
+}
