@@ -49,7 +49,7 @@ func TestWhatWasAcknowledgedWasSyncedBefore(t *testing.T) {
 	}
 
 	// The power fails right after some of the acknowledgements, the last among them.
-	const losses = 6
+	const losses = 4
 	lossAfter := map[int]bool{len(w.acked): true}
 	for i := range losses - 1 {
 		lossAfter[1+len(w.acked)*i/(losses-1)+rand.IntN(len(w.acked)/losses)] = true

@@ -129,7 +129,7 @@ func (n *Node) open(ctx context.Context) error {
 	}
 	n.directory, err = auth.Open(ctx, auth.Config{Store: n.store, SecretKey: secret, DefaultApp: n.cfg.DefaultApp, Logger: n.log})
 	if err != nil {
-		return fmt.Errorf("control plane: %w", err)
+		return fmt.Errorf("control plane: %w", explainDamaged(err))
 	}
 	n.directory.SetAdminToken(admin)
 	n.metrics = telemetry.NewMetrics(n.cfg.Version)
@@ -137,7 +137,7 @@ func (n *Node) open(ctx context.Context) error {
 	n.directory.Listen(identity.Listener{Broker: n.broker, Logger: n.log})
 	for _, a := range n.directory.Apps() {
 		if err := n.broker.OpenApp(ctx, identity.AppConfig(a)); err != nil {
-			return fmt.Errorf("engine: %w", err)
+			return fmt.Errorf("engine: %w", explainDamaged(err))
 		}
 	}
 	return nil

@@ -133,7 +133,7 @@ func writeSecret(path, secret string) error {
 	}
 	if err != nil {
 		_ = os.Remove(f.Name()) //nolint:errcheck // the first error counts
-		return fmt.Errorf("write secret: %w", err)
+		return fmt.Errorf("write secret: %w; make room in %s, or choose another with --data-dir or EMBERCAST_DATA_DIR", err, filepath.Dir(path))
 	}
 	return syncDir(filepath.Dir(path))
 }

@@ -59,6 +59,14 @@ func explainLocked(err error) error {
 	return fmt.Errorf("%w; stop that one first, or give this one another database and --data-dir", err)
 }
 
+// explainDamaged says what to do where the damage was met by who reads what is stored.
+func explainDamaged(err error) error {
+	if !errors.Is(err, store.ErrDamaged) {
+		return err
+	}
+	return fmt.Errorf("the database is damaged; restore it from a backup, nothing was changed: %w", err)
+}
+
 const lockFile = "server.lock"
 
 // lockDataDir keeps a second server off the data directory, whatever its database. The lock goes with the process.

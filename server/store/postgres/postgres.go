@@ -406,8 +406,10 @@ func classify(err error) error {
 		switch {
 		case pg.Code == "23505":
 			return errors.Join(auth.ErrTaken, err)
-		case pg.Code == "53100", pg.Code == "25006":
+		case pg.Code == "53100", pg.Code == "25006", strings.HasPrefix(pg.Code, "58"): // a full disk, a standby, a disk that fails
 			return errors.Join(broker.ErrStoreRefused, err)
+		case pg.Code == "XX001", pg.Code == "XX002":
+			return errors.Join(broker.ErrStoreRefused, store.ErrDamaged, err)
 		case strings.HasPrefix(pg.Code, "08"), strings.HasPrefix(pg.Code, "57"), strings.HasPrefix(pg.Code, "53"), strings.HasPrefix(pg.Code, "40"),
 			pg.Code == "25P03": // idle in a transaction: we were cut off
 			return errors.Join(broker.ErrStoreUnavailable, auth.ErrUnavailable, err)

@@ -51,7 +51,7 @@ const (
 )
 
 func (s *Store) openWriter(ctx context.Context) (*writer, error) {
-	db, err := s.handle(ctx, 1, busyTimeout)
+	db, err := s.handle(ctx, s.cfg.Path, readWrite, 1, busyTimeout)
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +101,7 @@ func (s *Store) Commit(ctx context.Context, batch broker.Batch) (seqs []uint64, 
 	defer s.mu.Unlock()
 	if s.writer == nil {
 		if s.writer, err = s.openWriter(ctx); err != nil {
-			return nil, fmt.Errorf("commit: %w", classify(err))
+			return nil, fmt.Errorf("commit: %w", s.classify(err))
 		}
 	}
 	seqs, committing, err := s.writer.commit(ctx, batch)
@@ -117,7 +117,7 @@ func (s *Store) Commit(ctx context.Context, batch broker.Batch) (seqs []uint64, 
 			return nil, fmt.Errorf("commit: %w", errors.Join(broker.ErrOutcomeUnknown, err))
 		}
 	}
-	return nil, fmt.Errorf("commit: %w", classify(err))
+	return nil, fmt.Errorf("commit: %w", s.classify(err))
 }
 
 // commit writes the batch in one transaction; committing tells that the failure came from the commit itself.

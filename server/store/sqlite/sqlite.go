@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -39,6 +40,8 @@ type Store struct {
 	reader     *reader
 	control    *sql.DB // the control plane's writes and migrations
 	checkpoint *sql.DB
+	guard      *sql.DB // see Close
+	damaged    atomic.Bool
 	stop       chan struct{}
 	stopped    sync.WaitGroup
 
@@ -65,35 +68,32 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 }
 
 func (s *Store) open(ctx context.Context) (err error) {
-	if err := s.makeFile(); err != nil {
+	if err := s.ensureFile(ctx); err != nil {
 		return err
 	}
-	if s.control, err = s.handle(ctx, 1, busyTimeout); err != nil {
+	if s.guard, err = s.handle(ctx, s.cfg.Path, readOnly, 1, busyTimeout); err != nil {
+		return err
+	}
+	if err := s.look(ctx); err != nil {
+		return err
+	}
+	if s.control, err = s.handle(ctx, s.cfg.Path, readWrite, 1, busyTimeout); err != nil {
 		return err
 	}
 	if err := sqlstore.Migrate(ctx, s.control, goose.DialectSQLite3, "sqlite"); err != nil {
-		return fmt.Errorf("migrate: %w", explain(err))
+		return fmt.Errorf("migrate: %w", s.explain(err))
 	}
-	if s.read, err = s.handle(ctx, 4, busyTimeout); err != nil {
+	if s.read, err = s.handle(ctx, s.cfg.Path, readWrite, 4, busyTimeout); err != nil {
 		return err
 	}
 	if s.reader, err = newReader(ctx, s.read); err != nil {
 		return err
 	}
-	if s.checkpoint, err = s.handle(ctx, 1, restartPatience); err != nil {
+	if s.checkpoint, err = s.handle(ctx, s.cfg.Path, readWrite, 1, restartPatience); err != nil {
 		return err
 	}
-	s.Store = &sqlstore.Store{Read: s.read, Write: s.control, Classify: classify}
+	s.Store = &sqlstore.Store{Read: s.read, Write: s.control, Classify: s.classify}
 	return nil
-}
-
-// makeFile makes a database file that its owner alone can read; SQLite's other files follow it.
-func (s *Store) makeFile() error {
-	f, err := os.OpenFile(s.cfg.Path, os.O_CREATE|os.O_RDONLY, 0o600)
-	if err != nil {
-		return fmt.Errorf("open database: %w", err)
-	}
-	return f.Close() //nolint:wrapcheck // nothing was written
 }
 
 // lockFile keeps a second server off the same data directory. The lock goes with the process.
@@ -109,14 +109,20 @@ func lockFile(path string) (*os.File, error) {
 	return f, nil
 }
 
+// The modes of a handle.
+const (
+	readOnly  = "ro"
+	readWrite = "rw"
+)
+
 // handle opens connections of their own. synchronous=FULL stands in every one: an acknowledged commit is on the disk.
-func (s *Store) handle(ctx context.Context, connections int, busy time.Duration) (*sql.DB, error) {
-	q := url.Values{}
+func (s *Store) handle(ctx context.Context, path, mode string, connections int, busy time.Duration) (*sql.DB, error) {
+	q := url.Values{"mode": {mode}}
 	for _, p := range []string{"journal_mode(WAL)", "synchronous(FULL)", fmt.Sprintf("busy_timeout(%d)", busy.Milliseconds()), "wal_autocheckpoint(0)", "temp_store(MEMORY)", "cache_size(-16000)"} {
 		q.Add("_pragma", p)
 	}
 	q.Set("_txlock", "immediate")
-	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: s.cfg.Path}).EscapedPath()+"?"+q.Encode())
+	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?"+q.Encode())
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
@@ -124,27 +130,13 @@ func (s *Store) handle(ctx context.Context, connections int, busy time.Duration)
 	db.SetMaxIdleConns(connections)
 	if err := db.PingContext(ctx); err != nil {
 		_ = db.Close() //nolint:errcheck // the first error counts
-		return nil, fmt.Errorf("open database %s: %w", s.cfg.Path, explain(err))
+		return nil, fmt.Errorf("open database %s: %w", path, s.explain(err))
 	}
 	return db, nil
 }
 
-// explain says what to do about a database that cannot be opened.
-func explain(err error) error {
-	var e *sqlite.Error
-	if !errors.As(err, &e) {
-		return err
-	}
-	switch e.Code() & 0xFF {
-	case lib.SQLITE_NOTADB, lib.SQLITE_CORRUPT:
-		return fmt.Errorf("the file is damaged or no SQLite database; restore it from a backup, nothing was changed: %w", err)
-	case lib.SQLITE_READONLY, lib.SQLITE_CANTOPEN:
-		return fmt.Errorf("the file or its directory cannot be written; check owner and permissions: %w", err)
-	}
-	return err
-}
-
-// Close closes the database and gives up the lock.
+// Close closes the database and gives up the lock. The last handle that is closed copies the write-ahead log into the
+// database. Where that is damaged, the last one is the guard, which may only read: the files stay as they are.
 func (s *Store) Close() error {
 	select {
 	case <-s.stop:
@@ -159,7 +151,11 @@ func (s *Store) Close() error {
 		s.writer = nil
 	}
 	s.mu.Unlock()
-	for _, db := range []*sql.DB{s.read, s.checkpoint, s.control} {
+	handles := []*sql.DB{s.guard, s.read, s.checkpoint, s.control}
+	if s.damaged.Load() {
+		handles = []*sql.DB{s.read, s.checkpoint, s.control, s.guard}
+	}
+	for _, db := range handles {
 		if db != nil {
 			errs = append(errs, db.Close())
 		}
@@ -170,7 +166,7 @@ func (s *Store) Close() error {
 // Ping reports whether the database answers.
 func (s *Store) Ping(ctx context.Context) error {
 	if err := s.read.PingContext(ctx); err != nil {
-		return fmt.Errorf("sqlite: %w", classify(err))
+		return fmt.Errorf("sqlite: %w", s.classify(err))
 	}
 	return nil
 }
@@ -184,7 +180,7 @@ func (s *Store) Info(ctx context.Context) (kind, version string) {
 }
 
 // classify makes of SQLite's errors those of broker and auth.
-func classify(err error) error {
+func (s *Store) classify(err error) error {
 	var e *sqlite.Error
 	if !errors.As(err, &e) {
 		// ErrTxDone: the context ended, and database/sql has rolled back before the commit.
@@ -195,8 +191,12 @@ func classify(err error) error {
 		}
 		return err
 	}
+	if isDamage(e) {
+		s.damaged.Store(true)
+		return errors.Join(broker.ErrStoreRefused, store.ErrDamaged, err)
+	}
 	switch e.Code() & 0xFF {
-	case lib.SQLITE_FULL, lib.SQLITE_READONLY, lib.SQLITE_CORRUPT, lib.SQLITE_NOTADB:
+	case lib.SQLITE_FULL, lib.SQLITE_READONLY:
 		return errors.Join(broker.ErrStoreRefused, err)
 	case lib.SQLITE_BUSY, lib.SQLITE_LOCKED, lib.SQLITE_IOERR, lib.SQLITE_CANTOPEN, lib.SQLITE_INTERRUPT:
 		return errors.Join(broker.ErrStoreUnavailable, auth.ErrUnavailable, err)
