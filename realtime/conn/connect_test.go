@@ -242,7 +242,7 @@ func TestExpiry(t *testing.T) {
 			watcher.ExpectMessage("wills/c", "gone")
 		})
 	})
-	t.Run("a token is not renewed by a key that was deleted meanwhile", func(t *testing.T) {
+	t.Run("a token is not renewed by a key that was deleted meanwhile, and nothing follows DISCONNECT [MQTT5-3.14.4-1]", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t)
 		c := w.client(packet.V5, "c")

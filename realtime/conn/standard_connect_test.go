@@ -409,6 +409,17 @@ var breaches = map[string]struct { //nolint:gochecknoglobals // a table
 
 func TestBreach(t *testing.T) {
 	t.Parallel()
+	inEachVersion(t, "or not: when the server has ended a connection, no answer follows that was still due [MQTT5-3.14.4-1]", func(t told, w *world, v packet.Version) {
+		release := w.holdCommits()
+		c := w.client(v, "c")
+		c.Publish("a", "p", brokertest.QoS(1, 1), brokertest.Retained)
+		c.Publish("a", "p", brokertest.QoS(2, 2), brokertest.Retained)
+		c.ExpectNothing()
+		require.NoError(t, w.broker.Kick(t.Context(), 1, "c", false))
+		release()
+		w.publish(&message.Message{Topic: "b", Payload: []byte("p"), Retain: true}) // behind them in the order of commits
+		c.ExpectEnd(packet.AdministrativeAction)
+	})
 	for name, b := range breaches {
 		statements := "[MQTT311-4.8.0-1] "
 		if b.version == packet.V5 {

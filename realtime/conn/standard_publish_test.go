@@ -114,6 +114,19 @@ func TestReceiving(t *testing.T) {
 			c.ExpectAck(packet.TypePubcomp, 5, packet.Success)
 		})
 	})
+	inEachVersion(t, "what has to be stored is acknowledged once it is, and not before [MQTT5-4.3.2-4] [MQTT5-4.3.3-8] [MQTT311-4.3.2-2] [MQTT311-4.3.3-2]",
+		func(t told, w *world, v packet.Version) {
+			release := w.holdCommits()
+			c := w.client(v, "c")
+			c.Publish("a", "p", brokertest.QoS(1, 1), brokertest.Retained)
+			c.Publish("a", "p", brokertest.QoS(2, 2), brokertest.Retained)
+			c.ExpectNothing()
+			require.Empty(t, w.store.Log(1))
+			release()
+			c.ExpectAck(packet.TypePuback, 1, packet.Success)
+			c.ExpectAck(packet.TypePubrec, 2, packet.Success)
+			require.Len(t, w.store.Log(1), 2)
+		})
 	inEachVersion(t, "PUBREC and PUBACK leave in the order of the messages, committed or not "+
 		"[MQTT5-4.6.0-2] [MQTT5-4.6.0-3] [MQTT311-4.6.0-2] [MQTT311-4.6.0-3]", func(t told, w *world, v packet.Version) {
 		c := w.client(v, "c")
@@ -243,6 +256,28 @@ func TestSending(t *testing.T) {
 		acknowledge(c, m)
 		c.ExpectNothing()
 		require.Zero(t, w.inflight("c"))
+	})
+	t.Run("a message that waits for quota says what is left of its time, and is dropped when nothing is "+
+		"[MQTT5-3.3.2-5] [MQTT5-3.3.2-6]", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			c := w.dial(packet.V5)
+			c.Connect("c", receiveMaximum(1))
+			c.Subscribe("a", 1)
+			for i, lifetime := range []time.Duration{time.Hour, 10 * time.Second, 100 * time.Second} {
+				w.publish(&message.Message{Topic: "a", Payload: fmt.Append(nil, i), QoS: 1, Expires: time.Now().Add(lifetime)})
+			}
+			m := c.ExpectMessage("a", "0")
+			require.EqualValues(t, 3600, m.Properties.MessageExpiry)
+			time.Sleep(30 * time.Second) //nolint:forbidigo // virtual time
+			acknowledge(c, m)
+			m = c.ExpectMessage("a", "2")
+			require.EqualValues(t, 70, m.Properties.MessageExpiry)
+			acknowledge(c, m)
+			c.ExpectNothing()
+			require.Equal(t, 1, w.observer.Count("dropped expired"))
+		})
 	})
 	inEachVersion(t, "messages of one client come in the order they were published, for each topic and QoS "+
 		"[MQTT5-4.6.0-5] [MQTT5-4.6.0-6] [MQTT311-4.6.0-5] [MQTT311-4.6.0-6]", func(t told, w *world, v packet.Version) {
