@@ -68,12 +68,30 @@ func populate(w *world) {
 	w.join("sub-ends", behaviour{version: packet.V5, lasts: true, filters: []string{"c/#", "r/#"}, granted: 2, leaves: 15, away: 100 * time.Millisecond, ends: true, will: true})
 	w.join("sub-old-ends", behaviour{version: packet.V311, lasts: true, filters: []string{"c/3", "r/2"}, granted: 1, leaves: 25, ends: true})
 	w.join("sub-live", behaviour{version: packet.V5, filters: []string{"c/#", "r/#", "will/#"}, granted: 2, leaves: 100})
-	if !sessionsLast {
+	w.joinByREST("pub-rest", "c/1", "c/6", "r/all", "r/5")
+	if sessionsLast {
+		populateGroups(w)
+	} else {
 		for _, p := range w.peers {
 			p.lasts = false
 			if len(p.topics) > 0 {
 				p.leaves = 0 // what two connections of one client send may change places, where one of them needs no commit
 			}
 		}
+	}
+}
+
+// populateGroups adds those who share a subscription: of each group, one member stays.
+func populateGroups(w *world) {
+	for _, g := range []struct {
+		name string
+		qos  byte
+	}{{"one", 1}, {"two", 2}} {
+		b := behaviour{version: packet.V5, lasts: true, filters: []string{"c/+"}, granted: g.qos, group: g.name, holds: 2, leaves: 40, away: 200 * time.Millisecond}
+		w.join(g.name+"-stays", b)
+		b.receives = 3
+		w.join(g.name+"-roams", b)
+		b.ends, b.leaves = true, 60
+		w.join(g.name+"-ends", b)
 	}
 }

@@ -28,6 +28,7 @@ type world struct {
 	mqtt string // the server's address, always the same
 
 	peers []*peer
+	posts []*poster
 	wg    sync.WaitGroup
 	stop  context.CancelFunc
 
@@ -74,6 +75,9 @@ func (w *world) run() {
 	ctx, stop := context.WithCancel(context.Background())
 	w.stop = stop
 	for _, p := range w.peers {
+		w.wg.Go(func() { p.run(ctx) })
+	}
+	for _, p := range w.posts {
 		w.wg.Go(func() { p.run(ctx) })
 	}
 }
@@ -294,6 +298,9 @@ func (w *world) settle() {
 		}
 		<-time.After(5 * time.Millisecond)
 	}
+	if len(w.h.Faults()) > 0 {
+		return
+	}
 	w.checkRetained()
 	w.h.Settle()
 	w.mu.Lock()
@@ -306,6 +313,11 @@ func (w *world) unrest() string {
 	for _, p := range w.peers {
 		if busy := *p.busy.Load(); busy != "" {
 			return p.name + " is not at rest: " + busy
+		}
+	}
+	for _, p := range w.posts {
+		if p.open.Load() {
+			return p.name + " waits for an answer"
 		}
 	}
 	if n := w.h.Outstanding(); n > 0 {

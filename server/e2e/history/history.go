@@ -114,6 +114,13 @@ func (h *History) Crashed() {
 	h.run++
 }
 
+// Run returns the number of the server's run; the first is 1.
+func (h *History) Run() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.run
+}
+
 // Sent tells that a publisher is about to send a message, for the first time or again.
 func (h *History) Sent(msg Message) {
 	h.mu.Lock()

@@ -229,7 +229,7 @@ func (s *Session) MemberLeft() {
 	defer s.h.mu.Unlock()
 	s.h.happensLocked(s.name, "a member has left", ID{}, "")
 	for key, list := range s.expected {
-		s.expected[key] = slices.DeleteFunc(list, func(m *message) bool { return m.QoS == 2 })
+		s.expected[key] = slices.DeleteFunc(list, func(m *message) bool { return s.grantedLocked(m) == 2 })
 	}
 }
 
