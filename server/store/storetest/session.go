@@ -3,6 +3,7 @@ package storetest
 import (
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/embercast/embercast/auth"
 	"github.com/embercast/embercast/realtime/broker"
+	"github.com/embercast/embercast/realtime/broker/brokertest"
 	"github.com/embercast/embercast/realtime/message"
 )
 
@@ -236,4 +238,36 @@ func skipsGoneApp(t *testing.T, s Log) {
 	require.Empty(t, sessions(t, s, a))
 	require.Empty(t, retained(t, s, a))
 	require.Equal(t, []string{"c f:0.end"}, sessions(t, s, b))
+}
+
+// changesLikeModel compares with the store in memory, which does one change after the other.
+func changesLikeModel(t *testing.T, s Log) {
+	random := rand.New(rand.NewPCG(3, 4)) //nolint:gosec // the same each time
+	app, model := s.NewApp(t, "a"), brokertest.NewStore(1)
+	some := func() (filters []string) {
+		for _, f := range []string{"a", "b", "c"} {
+			if random.IntN(3) == 0 {
+				filters = append(filters, f)
+			}
+		}
+		return filters
+	}
+	for range 30 {
+		var batch, same []broker.Write
+		for range 1 + random.IntN(8) {
+			c := broker.SessionChange{ClientID: fmt.Sprint(random.IntN(3)), Delete: random.IntN(4) == 0, Unsubscribe: some(), Subscribe: here(some()...)}
+			if random.IntN(2) == 0 {
+				c.Keep = kept(c.ClientID, fmt.Sprint(random.IntN(100)))
+			}
+			w := changed(app, c)
+			if random.IntN(3) == 0 {
+				w.Parts = write(app, msg("x", "p", false)).Parts
+			}
+			batch = append(batch, w)
+			w.App = 1
+			same = append(same, w)
+		}
+		require.Equal(t, commit(t, model, same...), commit(t, s, batch...))
+		require.Equal(t, sessions(t, model, 1), sessions(t, s, app))
+	}
 }

@@ -88,6 +88,7 @@ func RunLog(t *testing.T, open func(tb testing.TB) Log) {
 		"a subscription begins behind the write that it stands in":               beginsHere,
 		"several changes of a session in one batch follow each other":            changesInOrder,
 		"a session change does what it names in the order of its fields":         changesWithin,
+		"random changes of sessions come to what they do one by one":             changesLikeModel,
 		"many sessions are changed in one batch":                                 changesMany,
 		"pending rows are settled by filter and position":                        settles,
 		"pending rows are settled one by one, in a session change":               settlesRows,
