@@ -18,6 +18,8 @@ type Config struct {
 	Authenticator Authenticator
 	Observer      Observer
 	Logger        *slog.Logger
+	// Version is what $SYS/broker/version says.
+	Version string
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 	// CommitQueueMax bounds the writes of one app that wait for a commit; publishers wait when it is full.
@@ -38,6 +40,7 @@ type Broker struct {
 	cfg       Config
 	log       *slog.Logger
 	committer *committer
+	started   time.Time
 	draining  atomic.Bool
 	lastID    atomic.Uint64 // numbers connections, for logs
 
@@ -72,6 +75,7 @@ func New(cfg Config) *Broker {
 		cfg.WillGrace = 30 * time.Second
 	}
 	b := &Broker{cfg: cfg, log: cfg.Logger, apps: map[AppUID]*app{}}
+	b.started = b.now()
 	b.committer = newCommitter(b)
 	return b
 }
@@ -82,6 +86,7 @@ func (b *Broker) Run(ctx context.Context) {
 	g.Go(func() { b.committer.run(ctx) })
 	g.Go(b.committer.apply)
 	g.Go(func() { b.keepHouse(ctx) })
+	g.Go(func() { b.keepSys(ctx) })
 	g.Wait()
 	b.readers.mu.Lock()
 	b.readers.closed = true

@@ -27,6 +27,9 @@ type Replay struct {
 
 	found *message.Message
 	look  func(*message.Message) bool // made once: a step allocates nothing
+
+	sys     func() []*message.Message // of a subscription to an app's figures, which are not retained; nil: of none
+	figures []*message.Message        // those of them that are still to come
 }
 
 // Next takes a step, and returns a message if it has found one. A topic whose retained message has changed since the
@@ -34,6 +37,9 @@ type Replay struct {
 func (r *Replay) Next() (d Delivery, found bool) {
 	if r.Over() {
 		return Delivery{}, false
+	}
+	if r.sys != nil {
+		return r.nextSys()
 	}
 	if r.look == nil {
 		r.look = func(m *message.Message) bool {
@@ -101,7 +107,9 @@ func (b *Broker) Subscribe(c *Client, subs []session.Subscription) ([]SubscribeR
 	}
 	results := make([]SubscribeResult, len(subs))
 	for i := range wanted {
-		if results[i] = wanted[i].result; results[i].Reason == packet.NotAuthorized {
+		results[i] = wanted[i].result
+		b.greetSys(c, subs[i], &results[i])
+		if results[i].Reason == packet.NotAuthorized {
 			b.denied(c.app, "subscribe")
 		}
 	}

@@ -50,7 +50,7 @@ func newWorld(tb testing.TB) *world {
 // start runs a broker over the store; stopped by the test's end.
 func (w *world) start() {
 	w.broker = broker.New(broker.Config{
-		Store: w.store, Authenticator: w.World, Observer: w.observer, Logger: slog.New(slog.DiscardHandler),
+		Store: w.store, Authenticator: w.World, Observer: w.observer, Logger: slog.New(slog.DiscardHandler), Version: "1.2.3",
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})

@@ -29,6 +29,9 @@ const indexFrom = 32
 // Len returns the number of pairs of filter and value.
 func (t *Tree[T]) Len() int { return t.pairs }
 
+// HasFirst reports whether there is a filter whose first level is this, which is no wildcard.
+func (t *Tree[T]) HasFirst(level string) bool { return t.root.literal(level) != nil }
+
 // Add puts v under filter and reports whether it was not there yet.
 func (t *Tree[T]) Add(filter string, v T) bool {
 	n := &t.root

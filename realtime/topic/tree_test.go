@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -93,6 +94,11 @@ func TestTree_agrees_with_a_list_of_pairs(t *testing.T) {
 					for _, set := range tree.MatchSets(name, nil) {
 						require.NotEmpty(t, set, "MatchSets(%q): no set is empty", name)
 					}
+				}
+				for _, name := range names {
+					level, _, _ := strings.Cut(name, "/")
+					first := func(filter string) bool { f, _, _ := strings.Cut(filter, "/"); return f == level }
+					require.Equal(t, slices.ContainsFunc(slices.Collect(maps.Keys(model)), first), tree.HasFirst(level), "HasFirst(%q)", level)
 				}
 				requireFresh(t, tree, model)
 				requireEmptied(t, random, tree, model)

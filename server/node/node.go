@@ -133,7 +133,9 @@ func (n *Node) open(ctx context.Context) error {
 	}
 	n.directory.SetAdminToken(admin)
 	n.metrics = telemetry.NewMetrics(n.cfg.Version)
-	n.broker = broker.New(broker.Config{Store: n.store, Authenticator: identity.Authenticator{Directory: n.directory}, Observer: n.metrics, Logger: n.log})
+	n.broker = broker.New(broker.Config{
+		Store: n.store, Authenticator: identity.Authenticator{Directory: n.directory}, Observer: n.metrics, Logger: n.log, Version: n.cfg.Version,
+	})
 	n.directory.Listen(identity.Listener{Broker: n.broker, Logger: n.log})
 	for _, a := range n.directory.Apps() {
 		if err := n.broker.OpenApp(ctx, identity.AppConfig(a)); err != nil {
