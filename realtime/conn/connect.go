@@ -171,7 +171,7 @@ func (c *Conn) takeSessionLocked(p *packet.Connect) {
 		receiveMaximum = p.Properties.ReceiveMaximum
 	}
 	c.session.SetReceiveMaximum(receiveMaximum)
-	c.out.log.resend = c.client.Resend()
+	c.resumeLocked(c.client.Resend(), receiveMaximum)
 }
 
 func connackProperties(p *packet.Connect, clientID string, limits broker.Limits, req broker.ConnectRequest) *packet.Properties {

@@ -1,6 +1,8 @@
 package conn
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	"github.com/embercast/embercast/realtime/broker"
@@ -241,15 +243,12 @@ func (c *Conn) ackLocked(kind packet.Type, id uint16, reason packet.ReasonCode, 
 func (c *Conn) nextLogged(b []byte, now time.Time, t *tally) ([]byte, bool) {
 	q := &c.out.log
 	switch {
-	case len(q.resend) > 0:
-		if !c.session.MayResend(len(q.resend)) {
-			return b, false
-		}
+	case len(q.resend) > 0 && c.mayResendLocked():
 		e := q.resend[0]
 		q.resend[0] = session.Entry{}
 		q.resend = q.resend[1:]
 		return c.appendAgain(b, &e, now, t), true
-	case q.released():
+	case q.released() && (len(q.resend) == 0 || q.held[0].delivery.Message == nil):
 		h := q.held[0]
 		q.held[0] = held{}
 		if q.held = q.held[1:]; len(q.held) == 0 {
@@ -259,7 +258,7 @@ func (c *Conn) nextLogged(b []byte, now time.Time, t *tally) ([]byte, bool) {
 			return (&packet.Ack{Kind: h.ack, PacketID: h.id}).Append(b, c.version), true
 		}
 		return c.appendSent(b, &h.delivery, h.id, now, t), true
-	case q.queue.len() > 0 && c.session.Quota() > 0:
+	case len(q.resend) == 0 && q.queue.len() > 0 && c.session.Quota() > 0:
 		d := q.queue.pop()
 		q.bytes -= sizeOf(&d)
 		if q.feeding && q.queue.len() < feedMax {
@@ -268,6 +267,31 @@ func (c *Conn) nextLogged(b []byte, now time.Time, t *tally) ([]byte, bool) {
 		return c.appendLogged(b, &d, now, t), true
 	}
 	return b, false
+}
+
+// mayResendLocked reports whether what is to be sent again first may leave: the client's Receive Maximum, which may be
+// smaller than it was, holds PUBLISH packets back and nothing else [MQTT5-3.3.4-10].
+func (c *Conn) mayResendLocked() bool {
+	q := &c.out.log
+	return c.session.MayResend(len(q.resend)) || c.session.StateOf(q.resend[0].PacketID) != session.StateSent
+}
+
+// resumeLocked takes up what is to be sent again, in the order of sending; where not all of it may leave at once, what
+// is a PUBREL goes first.
+func (c *Conn) resumeLocked(entries []session.Entry, receiveMaximum uint16) {
+	if receiveMaximum > 0 && len(entries) > int(receiveMaximum) {
+		slices.SortStableFunc(entries, func(a, b session.Entry) int {
+			return cmp.Compare(pubrelFirst(&a), pubrelFirst(&b))
+		})
+	}
+	c.out.log.resend = entries
+}
+
+func pubrelFirst(e *session.Entry) int {
+	if e.State == session.StateRel {
+		return 0
+	}
+	return 1
 }
 
 // appendLogged puts a message into the window. One of QoS 2 waits for the commit of that, and others behind it.

@@ -1,0 +1,87 @@
+package conn_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/embercast/embercast/realtime/broker/brokertest"
+	"github.com/embercast/embercast/realtime/message"
+	"github.com/embercast/embercast/realtime/packet"
+)
+
+func TestResumingWithASmallerReceiveMaximum(t *testing.T) {
+	t.Parallel()
+	atMost := func(n uint16) func(*packet.Connect) {
+		return func(p *packet.Connect) {
+			p.Properties.Has |= packet.PropReceiveMaximum
+			p.Properties.ReceiveMaximum = n
+		}
+	}
+	// begin leaves messages under way to a client that is gone.
+	begin := func(t *testing.T, qos ...byte) (*world, []packet.Publish, func(pubrec ...int)) {
+		t.Helper()
+		w := newWorld(t)
+		c, _ := w.resume(packet.V5, "c")
+		c.Subscribe("a", 2)
+		var sent []packet.Publish
+		for i, q := range qos {
+			w.publish(&message.Message{Topic: "a", Payload: fmt.Append(nil, i), QoS: q})
+			sent = append(sent, c.ExpectMessage("a", fmt.Sprint(i)))
+		}
+		return w, sent, func(pubrec ...int) {
+			for _, i := range pubrec {
+				c.Send(&packet.Ack{Kind: packet.TypePubrec, PacketID: sent[i].PacketID})
+				c.ExpectAck(packet.TypePubrel, sent[i].PacketID, packet.Success)
+			}
+			gone(t, w, c, "c")
+		}
+	}
+	t.Run("sends no more at a time again, and all answers go on meanwhile "+
+		"[MQTT5-4.9.0-1] [MQTT5-4.9.0-3] [MQTT5-3.3.4-10]", func(t *testing.T) {
+		t.Parallel()
+		w, sent, leave := begin(t, 1, 2, 1, 2, 2)
+		leave()
+		c, present := w.resume(packet.V5, "c", atMost(2))
+		require.True(t, present)
+		c.ExpectMessage("a", "0")
+		c.ExpectMessage("a", "1")
+		c.ExpectNothing()
+		complete(c, "b", "p", 2) // PUBREC and PUBCOMP of the server's
+		acknowledge(c, sent[1])  // and PUBREL, which the second waits for
+		c.ExpectMessage("a", "2")
+		c.ExpectNothing()
+		acknowledge(c, sent[0])
+		c.ExpectMessage("a", "3")
+		acknowledge(c, sent[2])
+		c.ExpectMessage("a", "4")
+		acknowledge(c, sent[4])
+		acknowledge(c, sent[3])
+		c.ExpectNothing()
+		require.Zero(t, w.inflight("c"))
+	})
+	t.Run("holds no PUBREL back [MQTT5-3.3.4-10] [MQTT5-4.9.0-3] [MQTT5-4.4.0-1]", func(t *testing.T) {
+		t.Parallel()
+		w, sent, leave := begin(t, 1, 2, 2, 2, 1)
+		leave(2, 1)
+		c, present := w.resume(packet.V5, "c", atMost(1))
+		require.True(t, present)
+		released := []uint16{}
+		for range 2 {
+			a := brokertest.Expect[*packet.Ack](c)
+			require.Equal(t, packet.TypePubrel, a.Kind)
+			released = append(released, a.PacketID)
+		}
+		require.ElementsMatch(t, []uint16{sent[1].PacketID, sent[2].PacketID}, released)
+		for _, i := range []int{1, 2} {
+			c.Send(&packet.Ack{Kind: packet.TypePubcomp, PacketID: sent[i].PacketID})
+		}
+		for _, i := range []int{0, 3, 4} {
+			c.ExpectMessage("a", fmt.Sprint(i))
+			c.ExpectNothing()
+			acknowledge(c, sent[i])
+		}
+		c.ExpectNothing()
+	})
+}
