@@ -20,7 +20,7 @@ type backlogEstimate struct {
 func (p *persistentSession) logged() (from []FilterFrom) {
 	read := p.state.Taken()
 	p.state.Subscriptions(func(s *session.Subscription) bool {
-		if s.FilterID != 0 && s.QoS > 0 {
+		if _, shared := groupOf(s.Filter); s.FilterID != 0 && s.QoS > 0 && !shared {
 			from = append(from, FilterFrom{ID: s.FilterID, After: after(read, s.Begins)})
 		}
 		return true
@@ -50,6 +50,9 @@ const measuredMax = 1_000
 // cutBacklogs keeps the app's sessions within its limits.
 func (b *Broker) cutBacklogs(ctx context.Context, a *app) error {
 	limits, measured := a.limits.Load(), 0
+	if err := b.cutGroups(ctx, a, limits); err != nil {
+		return err
+	}
 	for _, p := range a.persistent() {
 		if ctx.Err() != nil || measured == measuredMax {
 			return ctx.Err() //nolint:wrapcheck // the end
@@ -97,4 +100,33 @@ func (b *Broker) cutBacklog(ctx context.Context, p *persistentSession, limits *L
 	p.fallenOut += int64(found.Dropped)
 	p.backlog = backlogEstimate{true, int64(min(found.Messages, math.MaxInt32)), found.Bytes, sumMessages, sumBytes}
 	return true, nil
+}
+
+// cutGroups keeps the logs of Shared Subscriptions within the limits of one session: nobody may be there to take them.
+func (b *Broker) cutGroups(ctx context.Context, a *app, limits *Limits) error {
+	for _, f := range a.durable.used() {
+		g := a.durable.group(f.id)
+		if g == nil || f.messages.Load()-g.measured <= int64(limits.QueuedMessagesMax) &&
+			f.bytes.Load()-g.measuredBytes <= limits.QueuedBytesMax {
+			continue
+		}
+		messages, bytes := f.messages.Load(), f.bytes.Load()
+		found, err := b.cfg.Store.Backlog(ctx, a.uid, []FilterFrom{{ID: f.id}}, limits.QueuedMessagesMax, limits.QueuedBytesMax)
+		if err != nil {
+			return err //nolint:wrapcheck // the caller says what
+		}
+		g.measured, g.measuredBytes = messages-int64(found.Messages), bytes-found.Bytes
+		if found.Dropped == 0 {
+			continue
+		}
+		if _, err := b.cfg.Store.Settle(ctx, a.uid, f.id, found.CutAt); err != nil {
+			return err //nolint:wrapcheck // the caller says what
+		}
+		g.skip(found.CutAt)
+		a.stats.dropped.Add(int64(found.Dropped))
+		b.cfg.Observer.Dropped("queue_full", found.Dropped)
+		b.log.LogAttrs(ctx, slog.LevelWarn, "oldest messages of a share group have fallen out", slog.String("app", a.id),
+			slog.Int("messages", found.Dropped))
+	}
+	return nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/embercast/embercast/realtime/message"
 	"github.com/embercast/embercast/realtime/packet"
+	"github.com/embercast/embercast/realtime/session"
 )
 
 // Config is what a Broker is made of. Store, Authenticator, Observer and Logger must be set.
@@ -48,6 +49,7 @@ type Broker struct {
 	apps map[AppUID]*app
 
 	readers readers
+	stopped chan struct{} // closed when Run ends
 }
 
 // readers are the goroutines that read the log for sessions that are behind.
@@ -74,7 +76,7 @@ func New(cfg Config) *Broker {
 	if cfg.WillGrace == 0 {
 		cfg.WillGrace = 30 * time.Second
 	}
-	b := &Broker{cfg: cfg, log: cfg.Logger, apps: map[AppUID]*app{}}
+	b := &Broker{stopped: make(chan struct{}), cfg: cfg, log: cfg.Logger, apps: map[AppUID]*app{}}
 	b.started = b.now()
 	b.committer = newCommitter(b)
 	return b
@@ -91,6 +93,7 @@ func (b *Broker) Run(ctx context.Context) {
 	b.readers.mu.Lock()
 	b.readers.closed = true
 	b.readers.mu.Unlock()
+	close(b.stopped)
 	for _, a := range b.openApps() {
 		for _, c := range a.connected() {
 			c.out.Disconnect(packet.ServerShuttingDown, "server has stopped")
@@ -145,6 +148,7 @@ func (b *Broker) OpenApp(ctx context.Context, cfg AppConfig) error {
 
 // restoreSessions reads the app's persistent sessions. Wills wait for their delay, and for the clients to come back.
 func (b *Broker) restoreSessions(ctx context.Context, a *app) error {
+	// Groups are opened when it is known where their logs begin.
 	filters, err := b.cfg.Store.Filters(ctx, a.uid)
 	if err != nil {
 		return err //nolint:wrapcheck // the caller says what and where
@@ -169,12 +173,34 @@ func (b *Broker) restoreSessions(ctx context.Context, a *app) error {
 	if err != nil {
 		return err //nolint:wrapcheck // the caller says what and where
 	}
+	b.restoreGroups(a)
 	for _, p := range a.sessions {
 		if p.will != nil {
 			b.armWill(p, max(p.endedAt.Add(p.will.will.Delay).Sub(now), b.cfg.WillGrace))
 		}
 	}
 	return nil
+}
+
+// restoreGroups opens the groups of the stored sessions. Their logs begin where the first of these subscribed; what is
+// under way to a member is nobody else's.
+func (b *Broker) restoreGroups(a *app) {
+	begins := map[int64]message.Position{}
+	for _, p := range a.sessions {
+		p.state.Subscriptions(func(s *session.Subscription) bool {
+			if at, known := begins[s.FilterID]; !known || s.Begins.Compare(at) < 0 {
+				begins[s.FilterID] = s.Begins
+			}
+			return true
+		})
+	}
+	for _, f := range a.durable.used() {
+		b.openGroup(a, f, begins[f.id])
+	}
+	for _, p := range a.sessions {
+		a.restoreAssigned(p)
+	}
+	a.durable.opened = func(f *durableFilter) { b.openGroup(a, f, endOfSeq(a.head.Load())) }
 }
 
 // CloseApp disconnects the app's clients, sends none of their wills, and forgets it. Its rows are the caller's to
@@ -194,6 +220,7 @@ func (b *Broker) CloseApp(uid AppUID) {
 	for _, p := range a.persistent() {
 		p.kill()
 	}
+	a.durable.close()
 }
 
 // app returns the open app, or nil.

@@ -29,6 +29,9 @@ type Outbound interface {
 	// Queue tells what waits to be sent.
 	Queue() (messages int, bytes int64, inflight int)
 
+	// Offer gives the client a message of a Shared Subscription at QoS 1 or 2, if its Receive Maximum has room for it now.
+	Offer(d Delivery, filterID int64) OfferVerdict
+
 	// What follows concerns connections with a persistent session alone.
 
 	// Saving is called when the session is about to be committed as it is: what the connection has done to it until now
@@ -80,6 +83,7 @@ type Client struct {
 	expiry      time.Duration
 	cleanStart  bool
 	ended       atomic.Bool
+	offered     atomic.Bool  // messages of Shared Subscriptions by their logs
 	underWay    atomic.Int32 // messages of its own on their way through the commit
 	grant       atomic.Pointer[Grant]
 	session     *persistentSession // nil: the session ends with the connection, and nothing is stored of it

@@ -227,7 +227,7 @@ func (c *committer) take() []*write {
 		taken, of := 0, 0
 		for taken < len(q.writes) && (taken == 0 || of < share && bytes < batchBytesMax) {
 			w := q.writes[taken]
-			of += len(w.parts)
+			of += max(1, len(w.parts))
 			bytes += w.size
 			q.bytes -= w.size
 			w.taken()
@@ -539,7 +539,7 @@ func (w *write) undo(b *Broker) {
 		b.armWill(p, b.cfg.StoreWait)
 	}
 	if w.snap != nil {
-		p.state.PutBackMoved(w.snap.moved)
+		p.state.PutBack(w.snap.taken)
 	}
 	if w.keep {
 		p.dirty.Store(true)
@@ -597,6 +597,7 @@ func (w *write) tellSaved(err error, k *Marks) {
 	case w.snap != nil:
 		if err == nil {
 			w.session.saved.Store(w.snap.change.Keep.Cursor.Seq)
+			w.app.forgetSettled(w.snap.taken.Settled)
 		}
 		if w.snap.client == nil {
 			return
@@ -649,10 +650,13 @@ func (w *write) apply(k *Marks) error {
 			if p.Message.Retain {
 				a.setRetained(p.Message)
 			}
-			a.durable.committed(p)
+			k.logged = a.durable.handedOut(p.Filters)
 		}
 		if !w.silent {
 			a.route(p.Message, k)
+		}
+		if k.logged = nil; w.logged {
+			a.durable.committed(p)
 		}
 	}
 	if w.logged {

@@ -186,7 +186,7 @@ func (b *Broker) readUnacknowledged(ctx context.Context, c *Client) error {
 	for i := range c.resend {
 		e := &c.resend[i]
 		if e.Message = at[e.Position]; e.Message != nil && e.SubscriptionIDs == nil {
-			e.SubscriptionIDs = c.session.identifiers(e.Message.Topic)
+			e.SubscriptionIDs = c.session.identifiers(e.Message.Topic, e.Shared)
 		}
 	}
 	return nil
@@ -252,7 +252,10 @@ func (a *app) begin(c *Client) (events []suspension, replays []*Replay, durable 
 		if live.Suspended {
 			events = append(events, suspension{"subscription_suspended", sub.Filter})
 		}
-		durable = durable || sub.FilterID != 0
+		if g := a.durable.group(sub.FilterID); g != nil {
+			g.poke()
+		}
+		durable = durable || sub.FilterID != 0 && !shared
 		if sub.RetainedAfter != "" {
 			replays = append(replays, &Replay{sub: s, upTo: max(sub.Begins.Seq, cursor.Seq), after: sub.RetainedAfter})
 		}
@@ -412,6 +415,11 @@ func (b *Broker) End(c *Client, e Ending) {
 	if !e.SendWill {
 		will = nil
 	}
+	if !c.Durable() && c.offered.Load() {
+		for _, g := range a.durable.groups() {
+			g.takeBack(c)
+		}
+	}
 	p := c.session
 	if p != nil && p.detach(c, b.now(), expiry) && (e.unborn || p.willOnly || expiry == 0) {
 		a.forgetLocked(p)
@@ -442,7 +450,7 @@ func (b *Broker) leaveSession(c *Client, e Ending, will *Will, expiry time.Durat
 		b.committer.saveSession(p)
 	case p.willOnly || expiry == 0:
 		w := p.kill()
-		gone := &SessionChange{App: p.app.uid, ClientID: p.clientID, Delete: true}
+		gone := &SessionChange{App: p.app.uid, ClientID: p.clientID, Delete: true, Settle: p.app.takeBackSession(p)}
 		if will == nil || w == nil {
 			b.committer.put(&write{app: p.app, stored: true, change: gone})
 			return

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -16,12 +17,12 @@ type durableFilter struct {
 	id     int64
 	filter string // as it is stored: with $share/… for the filter of a group
 	inner  string
-	users  int // subscriptions; guarded by durableFilters.mu
+	users  int       // subscriptions; guarded by durableFilters.mu
+	group  *groupLog // of a Shared Subscription with users; guarded likewise
 
 	// What was committed for the filter since the server started; backlogs are estimated from it.
 	messages, bytes atomic.Int64
-	last            atomic.Uint64 // seq of the newest
-	settled         uint64        // seq up to which nothing is pending any more; the housekeeper's
+	settled         uint64 // seq up to which nothing is pending any more; the housekeeper's
 }
 
 // durableFilters are the durable filters of an app.
@@ -30,6 +31,8 @@ type durableFilter struct {
 // the write lock: so what is queued behind the subscription to a filter is kept for it.
 type durableFilters struct {
 	count atomic.Int64 // filters in the tree; read without the lock
+
+	opened func(f *durableFilter) // called under mu when a filter gets its first subscription; set before it is used
 
 	making sync.Mutex // held across the store: filters are made and dropped one by one
 
@@ -70,6 +73,9 @@ func (d *durableFilters) useLocked(f *durableFilter) {
 	if f.users++; f.users == 1 {
 		d.tree.Add(f.inner, f)
 		d.count.Add(1)
+		if d.opened != nil {
+			d.opened(f)
+		}
 	}
 }
 
@@ -120,6 +126,10 @@ func (d *durableFilters) release(id int64) {
 	if f.users--; f.users == 0 {
 		d.tree.Remove(f.inner, f)
 		d.count.Add(-1)
+		if f.group != nil {
+			close(f.group.stop)
+			f.group = nil
+		}
 	}
 }
 
@@ -127,13 +137,14 @@ func (d *durableFilters) release(id int64) {
 func (d *durableFilters) drop(ctx context.Context, s Store, app AppUID) error {
 	d.making.Lock()
 	defer d.making.Unlock()
+	var errs error
 	for _, f := range d.takeUnused() {
+		// One that stays in the store is found there by its next subscriber, or by the next start.
 		if err := s.DropFilter(ctx, app, f.id); err != nil {
-			d.putBack(f)
-			return fmt.Errorf("drop durable filter: %w", err)
+			errs = errors.Join(errs, fmt.Errorf("drop durable filter: %w", err))
 		}
 	}
-	return nil
+	return errs
 }
 
 func (d *durableFilters) takeUnused() (unused []*durableFilter) {
@@ -147,14 +158,6 @@ func (d *durableFilters) takeUnused() (unused []*durableFilter) {
 		}
 	}
 	return unused
-}
-
-func (d *durableFilters) putBack(f *durableFilter) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.byFilter[f.filter] == nil {
-		d.byFilter[f.filter], d.byID[f.id] = f, f
-	}
 }
 
 // used returns the filters with subscriptions.
@@ -201,9 +204,61 @@ func (d *durableFilters) committed(p *Part) {
 		if f := d.byID[id]; f != nil {
 			f.messages.Add(1)
 			f.bytes.Add(retainedSize(p.Message))
-			f.last.Store(p.Message.Position.Seq)
+			if f.group != nil {
+				f.group.poke()
+			}
 		}
 	}
+}
+
+// group returns what hands out the log of a group's filter, or nil.
+func (d *durableFilters) group(id int64) *groupLog {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if f := d.byID[id]; f != nil {
+		return f.group
+	}
+	return nil
+}
+
+// close ends the groups of an app that is closed.
+func (d *durableFilters) close() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.opened = nil
+	for _, f := range d.byID {
+		if f.group != nil {
+			close(f.group.stop)
+			f.group = nil
+		}
+	}
+}
+
+// groups returns all of those.
+func (d *durableFilters) groups() (all []*groupLog) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	for _, f := range d.byID {
+		if f.group != nil {
+			all = append(all, f.group)
+		}
+	}
+	return all
+}
+
+// handedOut names the groups that get a message from the log, not as it is routed.
+func (d *durableFilters) handedOut(ids []int64) (keys []groupKey) {
+	if len(ids) == 0 {
+		return nil
+	}
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	for _, id := range ids {
+		if f := d.byID[id]; f != nil && f.group != nil {
+			keys = append(keys, f.group.key)
+		}
+	}
+	return keys
 }
 
 // sum returns what was committed for a session's filters, by the same counting.

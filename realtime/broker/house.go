@@ -111,8 +111,8 @@ func (b *Broker) settleFilters(ctx context.Context, a *app) error {
 	for _, p := range a.persistent() {
 		saved := p.saved.Load()
 		p.state.Subscriptions(func(s *session.Subscription) bool {
-			if s.FilterID == 0 {
-				return true
+			if _, shared := groupOf(s.Filter); s.FilterID == 0 || shared {
+				return true // a group's rows go one by one
 			}
 			at := max(saved, s.Begins.Seq)
 			if low, there := lowest[s.FilterID]; !there || at < low {

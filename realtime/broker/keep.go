@@ -91,7 +91,7 @@ func (b *Broker) holdFilter(c *Client, w *wanted, before []wanted) error {
 			w.sub.FilterID = before[i].sub.FilterID
 		}
 	}
-	if w.sub.FilterID != 0 || w.sub.QoS == 0 || w.shared {
+	if w.sub.FilterID != 0 || w.sub.QoS == 0 {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), b.cfg.StoreWait)

@@ -100,7 +100,7 @@ type snapshot struct {
 	client  *Client // to be told, or nil
 	mark    uint64  // what of the connection's it covers
 	change  SessionChange
-	moved   []session.Subscription
+	taken   session.Taken
 }
 
 // snapshot takes the session as it is now; false: it has ended.
@@ -114,16 +114,17 @@ func (p *persistentSession) snapshot() (s snapshot, alive bool) {
 		// The head is looked at first: what is committed up to it has been routed to the connection.
 		s.mark = c.out.Saving(endOfSeq(p.app.head.Load()))
 	}
-	st, moved := p.state.TakeState()
-	s.moved = moved
+	s.taken = p.state.Take()
+	st := s.taken.State
 	row := &SessionRow{
 		ClientID: p.clientID, Subject: p.subject, Cursor: st.Cursor, Window: session.AppendWindow(nil, st.Window),
 		Inbound: session.AppendPacketIDs(nil, st.Inbound), NextPacketID: st.NextPacketID,
 	}
 	s.change = SessionChange{App: p.app.uid, ClientID: p.clientID, Keep: row}
-	for i := range s.moved {
-		s.change.Subscribe = append(s.change.Subscribe, subscriptionRow(&s.moved[i]))
+	for i := range s.taken.Moved {
+		s.change.Subscribe = append(s.change.Subscribe, subscriptionRow(&s.taken.Moved[i]))
 	}
+	s.change.Settle = pendingRows(s.taken.Settled)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	row.Expiry, row.EndedAt, row.FallenOut = p.expiry, p.endedAt, p.fallenOut
@@ -131,6 +132,13 @@ func (p *persistentSession) snapshot() (s snapshot, alive bool) {
 		row.Will = p.will.encoded
 	}
 	return s, !p.dead
+}
+
+func pendingRows(entries []session.SharedEntry) (rows []PendingRow) {
+	for _, e := range entries {
+		rows = append(rows, PendingRow(e))
+	}
+	return rows
 }
 
 // over reports whether the session's time has passed.
@@ -204,11 +212,12 @@ func (p *persistentSession) holdsNothing() bool {
 	return !waiting && p.state.Empty()
 }
 
-// identifiers are the Subscription Identifiers of the subscriptions that a topic matches.
-func (p *persistentSession) identifiers(name string) (ids []uint32) {
+// identifiers are the Subscription Identifiers of the subscriptions that a topic matches, or of the Shared Subscription
+// with a durable filter.
+func (p *persistentSession) identifiers(name string, filterID int64) (ids []uint32) {
 	p.state.Subscriptions(func(s *session.Subscription) bool {
 		_, inner, shared, err := topic.ParseShared(s.Filter)
-		if err == nil && !shared && s.ID != 0 && topic.Match(inner, name) {
+		if err == nil && shared == (filterID != 0) && (!shared || s.FilterID == filterID) && s.ID != 0 && topic.Match(inner, name) {
 			ids = append(ids, s.ID)
 		}
 		return true
@@ -247,7 +256,7 @@ func (a *app) forgetLocked(p *persistentSession) {
 // will is sent now, if one waits [MQTT5-3.1.3-9].
 func (b *Broker) endSession(p *persistentSession, withWill bool) {
 	w := p.kill()
-	gone := SessionChange{App: p.app.uid, ClientID: p.clientID, Delete: true}
+	gone := SessionChange{App: p.app.uid, ClientID: p.clientID, Delete: true, Settle: p.app.takeBackSession(p)}
 	if w != nil && withWill {
 		b.sendStoredWill(p, w, false, &gone)
 		return

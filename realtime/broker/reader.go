@@ -27,15 +27,19 @@ type reader struct {
 
 // startReader starts the reader of a client; it ends with the connection, or at the head.
 func (b *Broker) startReader(c *Client) {
-	b.readers.mu.Lock()
-	defer b.readers.mu.Unlock()
-	if b.readers.closed {
-		return
-	}
-	b.readers.all.Go(func() {
+	b.startTask(func() {
 		r := &reader{b: b, c: c, read: c.out.Taken()}
 		r.run()
 	})
+}
+
+// startTask runs a goroutine that Run waits for.
+func (b *Broker) startTask(do func()) {
+	b.readers.mu.Lock()
+	defer b.readers.mu.Unlock()
+	if !b.readers.closed {
+		b.readers.all.Go(do)
+	}
 }
 
 // Save has the durable session of a client committed as it is when the next batch is made; Outbound.Saved tells.
@@ -117,7 +121,7 @@ func (c *Client) logged(read message.Position) (subs map[int64]*subscriber, from
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, s := range c.subs {
-		if s.sub.FilterID == 0 || s.sub.QoS == 0 || s.sub.Suspended {
+		if s.sub.FilterID == 0 || s.sub.QoS == 0 || s.sub.Suspended || s.inner != s.sub.Filter {
 			continue
 		}
 		if subs == nil {

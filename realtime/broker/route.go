@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/embercast/embercast/realtime/message"
@@ -14,6 +15,7 @@ type Marks struct {
 	sets   [][]*subscriber
 	merged map[*Client]Delivery
 	turn   uint64
+	logged []groupKey // the groups that get the message that is routed from the log
 }
 
 var marksPool = sync.Pool{New: func() any { return new(Marks) }} //nolint:gochecknoglobals // a pool holds no state
@@ -83,6 +85,7 @@ func (a *app) route(m *message.Message, k *Marks) {
 
 func (a *app) deliverOne(s *subscriber, m *message.Message, k *Marks) {
 	switch {
+	case s.group != nil && slices.Contains(k.logged, s.group.key):
 	case s.group != nil:
 		k.turn++
 		s.group.deliver(m, k.turn, k)

@@ -24,6 +24,7 @@ func (*sink) Committed(uint64, error) bool             { return false }
 func (*sink) Disconnect(packet.ReasonCode, string)     {}
 func (*sink) Notify([]byte)                            {}
 func (*sink) GrantChanged()                            {}
+func (*sink) Offer(Delivery, int64) OfferVerdict       { return Leaving }
 func (*sink) Saving(message.Position) uint64           { return 0 }
 func (*sink) Saved(uint64, error) bool                 { return false }
 func (*sink) Taken() message.Position                  { return message.Position{} }

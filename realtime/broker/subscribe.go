@@ -155,6 +155,9 @@ func (w *wanted) begin(c *Client, seq uint64) {
 	if reason.Failed() {
 		return
 	}
+	if w.shared {
+		a.durable.pokeGroup(w.sub.Filter)
+	}
 	// A Shared Subscription gets no retained messages (MQTT 5.0 section 4.8.2).
 	if !w.shared && replays(w.sub, existed) && a.retainsAny() {
 		w.result.Replay = &Replay{sub: s, upTo: a.head.Load()}

@@ -107,6 +107,7 @@ func (c *Conn) acknowledgeLocked(p *packet.Ack) error {
 	if c.durable {
 		c.client.Touch()
 	}
+	defer c.settledLocked()
 	switch p.Kind {
 	case packet.TypePuback:
 		c.session.Puback(p.PacketID)

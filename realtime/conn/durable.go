@@ -44,6 +44,7 @@ type logQueue struct {
 	changes uint64
 	covered uint64
 	held    []held
+	refused bool // a message of a Shared Subscription, for want of room
 }
 
 // held is a packet that waits for a commit: a PUBLISH of QoS 2 or one behind it, or an acknowledgement.
@@ -130,6 +131,62 @@ func (c *Conn) fallBehindLocked() {
 	c.cfg.Broker.Behind(c.client)
 }
 
+// Offer implements broker.Outbound. The message is put into the window at once: what has been taken is under way.
+func (c *Conn) Offer(d broker.Delivery, filterID int64) broker.OfferVerdict {
+	c.mu.Lock()
+	q := &c.out.log
+	switch {
+	case c.state != stateOpen:
+		c.mu.Unlock()
+		return broker.Leaving
+	case len(q.resend) > 0 || c.session.Quota() == 0 || len(q.held) >= feedMax:
+		q.refused = true
+		c.mu.Unlock()
+		return broker.NoRoom
+	}
+	s := message.Send{Version: c.version, QoS: d.QoS, Retain: d.Retain, SubscriptionIDs: d.SubscriptionIDs}
+	if !c.fits(d.Message, &s) {
+		c.mu.Unlock()
+		return broker.Unfit
+	}
+	h := held{delivery: d, change: q.changes}
+	h.id = c.session.Send(session.Entry{
+		Position: d.Message.Position, QoS: d.QoS, Retain: d.Retain, SubscriptionIDs: d.SubscriptionIDs,
+		Shared: filterID, Snapshot: true,
+	})
+	switch {
+	case d.QoS == 2 && c.durable:
+		h.change = c.changedLocked()
+	case d.QoS == 2:
+		q.changes++
+		h.change = q.changes
+		c.cfg.Broker.SettleFirst(c.client, session.SharedEntry{FilterID: filterID, Position: d.Message.Position}, h.change)
+	case c.durable:
+		c.client.Touch()
+	}
+	q.held = append(q.held, h)
+	marked := q.released() && c.out.mark()
+	c.mu.Unlock()
+	if marked {
+		c.Flush()
+	}
+	return broker.Accepted
+}
+
+// settledLocked passes on what is done of Shared Subscriptions, where that is not committed with the session, and that
+// there is room again.
+func (c *Conn) settledLocked() {
+	if !c.durable {
+		if settled := c.session.TakeSettled(); len(settled) > 0 {
+			c.cfg.Broker.Settle(c.client, settled)
+		}
+	}
+	if c.out.log.refused && c.session.Quota() > 0 {
+		c.out.log.refused = false
+		c.cfg.Broker.Room(c.client)
+	}
+}
+
 // Saving implements broker.Outbound.
 func (c *Conn) Saving(head message.Position) (mark uint64) {
 	c.mu.Lock()
@@ -145,7 +202,7 @@ func (c *Conn) Saved(mark uint64, err error) (marked bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	q := &c.out.log
-	if c.state != stateOpen || !c.durable {
+	if c.state != stateOpen {
 		return false
 	}
 	if err != nil {
@@ -246,13 +303,17 @@ func (c *Conn) nextLogged(b []byte, now time.Time, t *tally) ([]byte, bool) {
 	case len(q.resend) > 0 && c.mayResendLocked():
 		e := q.resend[0]
 		q.resend[0] = session.Entry{}
-		q.resend = q.resend[1:]
+		if q.resend = q.resend[1:]; len(q.resend) == 0 {
+			q.resend = nil
+			c.settledLocked()
+		}
 		return c.appendAgain(b, &e, now, t), true
 	case q.released() && (len(q.resend) == 0 || q.held[0].delivery.Message == nil):
 		h := q.held[0]
 		q.held[0] = held{}
 		if q.held = q.held[1:]; len(q.held) == 0 {
 			q.held = nil
+			c.settledLocked()
 		}
 		if h.delivery.Message == nil {
 			return (&packet.Ack{Kind: h.ack, PacketID: h.id}).Append(b, c.version), true

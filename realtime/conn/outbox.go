@@ -251,7 +251,7 @@ func (c *Conn) appendMessages(b []byte) []byte {
 	now := c.now()
 	t := tally{}
 	for len(b) < flushBytes {
-		if c.durable {
+		if c.durable || len(o.log.held) > 0 {
 			var more bool
 			if b, more = c.nextLogged(b, now, &t); more {
 				continue

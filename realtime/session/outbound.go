@@ -183,6 +183,9 @@ func (s *Session) Pubcomp(id uint16) bool {
 // done frees quota.
 func (s *Session) done(e *Entry) {
 	e.State, e.Message = StateDone, nil
+	if e.Shared != 0 {
+		s.settled = append(s.settled, SharedEntry{e.Shared, e.Position})
+	}
 	s.outstanding--
 	s.leave()
 }

@@ -45,10 +45,24 @@ type Entry struct {
 	Position        message.Position
 	QoS             byte
 	State           EntryState
-	Snapshot        bool // from a retained snapshot: its position does not move the cursor
+	Snapshot        bool  // from a retained snapshot, or of a group: its position does not move the cursor
+	Shared          int64 // the durable filter of the Shared Subscription that it was assigned by; 0: none
 	Retain          bool
 	SubscriptionIDs []uint32
 	Message         *message.Message // nil after Restore until it has been read from the log again
+}
+
+// SharedEntry names a message that a Shared Subscription has assigned to the session.
+type SharedEntry struct {
+	FilterID int64
+	Position message.Position
+}
+
+// Taken is what is to be committed of a session, in one transaction.
+type Taken struct {
+	State   State
+	Moved   []Subscription // whose retained snapshot has come further since the last Taken
+	Settled []SharedEntry  // that are done since the last Taken: no other member of their groups is to get them
 }
 
 // Session is the state of one session. Safe for concurrent use: its connection works on it while the broker takes the
@@ -62,7 +76,8 @@ type Session struct {
 	outstanding   int // entries of the window in StateSent or StateRel: they hold the client's quota
 	receiveMax    uint16
 	nextID        uint16
-	moved         map[string]struct{} // Topic Filters whose retained snapshot has moved since TakeState
+	settled       []SharedEntry       // done since Take or TakeSettled
+	moved         map[string]struct{} // Topic Filters whose retained snapshot has moved since Take
 	inbound       map[uint16]bool     // true: kept, its message is committed or in the batch that is being made
 }
 
@@ -137,18 +152,35 @@ func (s *Session) Empty() bool {
 	return len(s.subscriptions) == 0 && len(s.window()) == 0 && len(s.inbound) == 0
 }
 
-// TakeState returns the State and the subscriptions whose retained snapshot has come further since it was last called;
-// both are to be committed together. PutBackMoved takes those back when that fails.
-func (s *Session) TakeState() (st State, moved []Subscription) {
+// Take returns what is to be committed. PutBack takes it back when that fails.
+func (s *Session) Take() Taken {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	t := Taken{Settled: s.settled}
+	s.settled = nil
 	for f := range s.moved {
 		if sub, there := s.subscriptions[f]; there && !sub.leaving {
-			moved = append(moved, *sub)
+			t.Moved = append(t.Moved, *sub)
 		}
 	}
 	clear(s.moved)
-	return s.state(), moved
+	t.State = s.state()
+	return t
+}
+
+// PutBack takes back what Take has returned: it was not committed.
+func (s *Session) PutBack(t Taken) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.settled = append(t.Settled, s.settled...)
+	for i := range t.Moved {
+		if _, there := s.subscriptions[t.Moved[i].Filter]; there {
+			if s.moved == nil {
+				s.moved = map[string]struct{}{}
+			}
+			s.moved[t.Moved[i].Filter] = struct{}{}
+		}
+	}
 }
 
 func (s *Session) state() State {

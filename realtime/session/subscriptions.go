@@ -79,7 +79,7 @@ func (s *Session) SubscriptionCount() int {
 	return len(s.subscriptions)
 }
 
-// MoveRetained notes that the retained snapshot of a subscription has come to a topic; "" ends it. TakeState hands such
+// MoveRetained notes that the retained snapshot of a subscription has come to a topic; "" ends it. Take hands such
 // changes on.
 func (s *Session) MoveRetained(filter, after string) {
 	s.mu.Lock()
@@ -99,26 +99,12 @@ func (s *Session) moveRetained(filter, after string) {
 	s.moved[filter] = struct{}{}
 }
 
-// Leave tells that a subscription is about to be removed: TakeState names it no more.
+// Leave tells that a subscription is about to be removed: Take names it no more.
 func (s *Session) Leave(filter string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.moved, filter)
 	if sub, there := s.subscriptions[filter]; there {
 		sub.leaving = true
-	}
-}
-
-// PutBackMoved takes back what TakeState has returned: it was not committed.
-func (s *Session) PutBackMoved(moved []Subscription) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for i := range moved {
-		if _, there := s.subscriptions[moved[i].Filter]; there {
-			if s.moved == nil {
-				s.moved = map[string]struct{}{}
-			}
-			s.moved[moved[i].Filter] = struct{}{}
-		}
 	}
 }

@@ -88,6 +88,9 @@ func (r *Recorder) GrantChanged() {}
 // Queue implements broker.Outbound.
 func (r *Recorder) Queue() (messages int, bytes int64, inflight int) { return 0, 0, 0 }
 
+// Offer implements broker.Outbound.
+func (r *Recorder) Offer(broker.Delivery, int64) broker.OfferVerdict { return broker.Leaving }
+
 // Saving implements broker.Outbound; a Recorder has no session.
 func (r *Recorder) Saving(message.Position) uint64 { return 0 }
 
