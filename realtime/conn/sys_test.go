@@ -148,7 +148,7 @@ func TestSys(t *testing.T) {
 			require.Len(t, figures(c, false), 3)
 			c.Close()
 			synctest.Wait()
-			<-time.After(3 * interval)
+			<-time.After(2*interval + interval/2) // not at the moment at which they are published
 			c, present := w.resume(packet.V5, "c")
 			require.True(t, present)
 			require.Empty(t, figures(c, false))
