@@ -152,7 +152,7 @@ func TestSys(t *testing.T) {
 			c, present := w.resume(packet.V5, "c")
 			require.True(t, present)
 			require.Empty(t, figures(c, false))
-			<-time.After(interval)
+			<-time.After(interval/2 + time.Second)
 			synctest.Wait()
 			require.Equal(t, map[string]string{"clients/connected": "1", "clients/disconnected": "0", "clients/total": "1"}, figures(c, false))
 			watcher := w.client(packet.V5, "watcher")
