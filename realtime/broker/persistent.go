@@ -69,6 +69,7 @@ func restoreSession(a *app, st StoredSession, startedAt time.Time) (*persistentS
 	}
 	if p.endedAt.IsZero() {
 		p.endedAt = startedAt // a crash has ended its connection
+		p.dirty.Store(true)   // another one is not to make it last longer
 	}
 	p.saved.Store(r.Cursor.Seq)
 	return p, nil
