@@ -83,16 +83,18 @@ func (c *Conn) hold(p *packet.Publish, limits *broker.Limits, marks *broker.Mark
 	}
 	marks.Flush()
 	c.Flush()
-	woken := time.AfterFunc(wait, func() {
+	// The timer says when: a clock may be set back, and what it shows is rounded.
+	over := false
+	timer := time.AfterFunc(wait, func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
+		over = true
 		c.stateChanged.Broadcast()
 	})
-	defer woken.Stop()
-	until := c.now().Add(wait)
+	defer timer.Stop()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for c.state == stateOpen && c.now().Before(until) {
+	for c.state == stateOpen && !over {
 		c.stateChanged.Wait()
 	}
 	if c.state != stateOpen {

@@ -206,6 +206,20 @@ func TestPublishRate(t *testing.T) {
 			require.Equal(t, 1, w.observer.Count("disconnected "+packet.MessageRateTooHigh.String()))
 		})
 	})
+	t.Run("a pause that ends between two microseconds ends", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			l := brokertest.Limits()
+			l.PublishRateMax = 3
+			w.SetLimits(l)
+			c := w.client(packet.V5, "c")
+			for id := range uint16(20) {
+				c.Publish("a", "p", brokertest.QoS(1, id+1))
+				c.ExpectAck(packet.TypePuback, id+1, packet.Success)
+			}
+		})
+	})
 	t.Run("who keeps to the Receive Maximum is slowed down and never ended", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {

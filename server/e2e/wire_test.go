@@ -40,6 +40,9 @@ func (w *wire) speak(v packet.Version) {
 
 func (w *wire) write(b []byte) {
 	w.t.Helper()
+	if err := w.net.SetWriteDeadline(time.Now().Add(patience)); err != nil {
+		w.t.Fatal(err)
+	}
 	if _, err := w.net.Write(b); err != nil {
 		w.t.Fatalf("write: %v", err)
 	}
