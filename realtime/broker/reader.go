@@ -88,8 +88,14 @@ type page struct {
 	full       bool // there may be more
 }
 
-// page reads on behind what has been read. What has been routed since the connection joined is left out.
+// page reads on behind what has been read. What is routed after the connection has joined is left out; before, what is
+// committed and has still to be routed, for the connection may have joined by then. Nor is it read past the beginning of
+// a subscription that is about to begin.
 func (r *reader) page() (page, error) {
+	upTo := r.joinedAt
+	if !r.joined {
+		upTo = endOfSeq(r.c.app.head.Load())
+	}
 	r.read = after(r.read, r.c.session.state.Cursor()) // it moves on when the backlog is cut
 	subs, from := r.c.logged(r.read)
 	if len(from) == 0 {
@@ -103,7 +109,7 @@ func (r *reader) page() (page, error) {
 	}
 	p := page{full: len(entries) == pageEntries}
 	for _, e := range entries {
-		if r.joined && e.Message.Position.Compare(r.joinedAt) > 0 {
+		if e.Message.Position.Compare(upTo) > 0 {
 			p.full = false
 			break
 		}
