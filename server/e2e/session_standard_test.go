@@ -258,7 +258,9 @@ var sessionStories = map[string]func(t sessionStory){ //nolint:gochecknoglobals 
 	"5.0: keeps no Topic Alias [MQTT5-3.3.2-7]":                                                               keepsNoAlias,
 	"5.0: sends no will when the client is back within the Will Delay Interval [MQTT5-3.1.3-9]":               noWill,
 	"5.0: sends the will after its delay, or when it ends before that [MQTT5-3.1.2-8]":                        delayedWill,
-	"5.0: of a member of a Shared Subscription that ends takes its QoS 2 message with it [MQTT5-4.8.2-5]":     sharedEnds,
+	"5.0: of a member of a Shared Subscription completes its QoS 2 message when the member is back, and it goes to no other " +
+		"[MQTT5-4.8.2-4]": sharedIsCompleted,
+	"5.0: of a member of a Shared Subscription that ends takes its QoS 2 message with it [MQTT5-4.8.2-5]": sharedEnds,
 }
 
 func TestASession(t *testing.T) {
@@ -566,14 +568,41 @@ func delayedWill(t sessionStory) {
 	}
 }
 
-func sharedEnds(t sessionStory) {
+func sharedIsCompleted(t sessionStory) {
 	shared := "$share/group/" + t.topic("a")
-	w := t.begin(shared, sessionExpiry(1))
+	w := t.begin(shared)
 	t.say(t.topic("a"), "under way", 2)
-	t.message(w, "under way", 2, false)
+	first := t.message(w, "under way", 2, false)
 	other, _ := t.connectAs(t.id+"-other", false)
 	t.subscribe(other, shared)
 	t.lose(w, t.id)
-	t.awaitForgotten(t.id)
 	t.nothingMore(other, t.topic("a"))
+	w = t.resume(true)
+	if m := t.message(w, "under way", 2, true); m.PacketID != first.PacketID {
+		t.Errorf("identifier %d, want %d as before", m.PacketID, first.PacketID)
+	}
+	t.acknowledge(w, first)
+}
+
+func sharedEnds(t sessionStory) {
+	shared := "$share/group/" + t.topic("a")
+	other, _ := t.connectAs(t.id+"-other", false)
+	for _, end := range []func(){
+		func() { t.awaitForgotten(t.id) }, // its time passes
+		func() { // a clean start discards it
+			w, _ := t.connectAs(t.id, true, sessionExpiry(0))
+			t.ping(w)
+			t.lose(w, t.id)
+		},
+	} {
+		w := t.begin(shared, sessionExpiry(1))
+		t.say(t.topic("a"), "under way", 2)
+		t.message(w, "under way", 2, false)
+		t.subscribe(other, shared)
+		t.lose(w, t.id)
+		end()
+		t.nothingMore(other, t.topic("a"))
+		other.send(&packet.Unsubscribe{PacketID: 3, Filters: []string{shared}})
+		take[*packet.Unsuback](t, other)
+	}
 }
