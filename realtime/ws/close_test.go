@@ -16,22 +16,23 @@ import (
 // A browser calls a second close frame, or any frame after the first, a broken connection (RFC 6455 section 5.5.1).
 func TestNothingFollowsTheServersCloseFrame(t *testing.T) {
 	t.Parallel()
-	clientClose := []byte{0x88, 0x82, 0, 0, 0, 0, 0x03, 0xE8}
-	clientPing := []byte{0x89, 0x80, 0, 0, 0, 0}
+	// Each its own: what is fed is unmasked in place.
+	clientClose := func() []byte { return []byte{0x88, 0x82, 0, 0, 0, 0, 0x03, 0xE8} }
+	clientPing := func() []byte { return []byte{0x89, 0x80, 0, 0, 0, 0} }
 	for name, test := range map[string]struct {
 		happens func(*endpoint)
 		sent    []byte
 	}{
 		"when the client's close crosses it": {func(e *endpoint) {
 			e.mqtt.TimedOut()
-			_ = e.feed(clientClose) //nolint:errcheck // what is sent is judged
+			_ = e.feed(clientClose()) //nolint:errcheck // what is sent is judged
 		}, closeFrame(closePolicy)},
 		"when the client's ping crosses it": {func(e *endpoint) {
 			e.mqtt.TimedOut()
-			_ = e.feed(clientPing) //nolint:errcheck // as above
+			_ = e.feed(clientPing()) //nolint:errcheck // as above
 		}, closeFrame(closePolicy)},
 		"when the client closed first": {func(e *endpoint) {
-			_ = e.feed(clientClose) //nolint:errcheck // as above
+			_ = e.feed(clientClose()) //nolint:errcheck // as above
 			e.mqtt.WriteRaw(newFrame(opPong, nil))
 			e.mqtt.TimedOut()
 		}, closeFrame(closeNormal)},
