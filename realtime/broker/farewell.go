@@ -30,7 +30,7 @@ var farewells = map[string]string{
 // farewellsByReason are what a client is told of every other end.
 var farewellsByReason = map[packet.ReasonCode]string{
 	packet.NotAuthorized:          "The credentials are no longer valid: connect again with others.",
-	packet.ServerUnavailable:      "The server's storage is away: connect again in a moment, and send again what was not acknowledged.",
+	packet.ServerBusy:             "The server's storage is away: connect again in a moment, and send again what was not acknowledged.",
 	packet.ServerShuttingDown:     "The server is shutting down: connect again in a moment.",
 	packet.KeepAliveTimeout:       "Nothing came for one and a half times the Keep Alive: send PINGREQ in time.",
 	packet.SessionTakenOver:       "Another connection uses this Client Identifier now: give each client one of its own.",

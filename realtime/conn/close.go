@@ -68,6 +68,9 @@ func (c *Conn) endLocked(reason packet.ReasonCode, cause string) {
 		return
 	}
 	c.dropLocked()
+	if c.state == stateOpen {
+		reason = reason.OfDisconnect()
+	}
 	if c.state == stateOpen && c.version == packet.V5 {
 		// The close says the rest where it does not fit.
 		c.appendControlLocked(&packet.Disconnect{Reason: reason, Properties: c.problemLocked(broker.Farewell(reason, cause))})

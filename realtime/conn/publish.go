@@ -152,6 +152,13 @@ func (c *Conn) beginLocked(p *packet.Publish, limits *broker.Limits) (token uint
 // finish acknowledges a PUBLISH whose outcome is known.
 func (c *Conn) finish(token uint64, qos byte, err error) error {
 	c.mu.Lock()
+	if err != nil && !broker.OutcomeOf(err).Reason.OfPuback() {
+		// No acknowledgement can say so: the end does, and the client sends the message again.
+		c.endLocked(broker.OutcomeOf(err).Reason, "publish failed: "+err.Error())
+		c.mu.Unlock()
+		c.Flush()
+		return errClosed
+	}
 	// An older client cannot be told what was refused, but by the end of its connection (MQTT 3.1.1 section 3.3.5).
 	disconnects := c.version != packet.V5 && err != nil && c.settings.DeniedPublishDisconnects
 	if !disconnects {
@@ -165,8 +172,6 @@ func (c *Conn) finish(token uint64, qos byte, err error) error {
 		if qos == 0 {
 			return nil // nobody waits for an answer; the broker has counted it
 		}
-	case errors.Is(err, broker.ErrDraining):
-		return errClosed
 	}
 	return nil
 }
@@ -183,9 +188,9 @@ func (c *Conn) Committed(token uint64, err error) (marked bool) {
 		c.endLocked(broker.OutcomeOf(err).Reason, "commit failed: "+err.Error())
 		return c.out.mark()
 	}
-	if errors.Is(err, broker.ErrStoreUnavailable) || errors.Is(err, broker.ErrOutcomeUnknown) {
-		// PUBACK knows no "server unavailable": DISCONNECT does, and the client tries again.
-		c.endLocked(packet.ServerUnavailable, "commit failed: "+err.Error())
+	if err != nil && !broker.OutcomeOf(err).Reason.OfPuback() {
+		// PUBACK knows no word for a store that is away: DISCONNECT does, and the client tries again.
+		c.endLocked(broker.OutcomeOf(err).Reason, "commit failed: "+err.Error())
 		return c.out.mark()
 	}
 	c.settleLocked(token, err)

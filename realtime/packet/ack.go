@@ -30,6 +30,9 @@ var (
 	}
 )
 
+// OfPuback reports whether PUBACK and PUBREC may say r [MQTT5-3.4.2-1, MQTT5-3.5.2-1].
+func (r ReasonCode) OfPuback() bool { return slices.Contains(publishReasons, r) }
+
 func decodeAck(r *reader, a *Ack, kind Type, v Version) {
 	*a = Ack{Kind: kind}
 	a.PacketID = r.packetID()

@@ -27,6 +27,28 @@ var clientDisconnects = []ReasonCode{
 	AdministrativeAction, PayloadFormatInvalid,
 }
 
+// serverDisconnects are the Reason Codes that a server may send (the same table).
+var serverDisconnects = []ReasonCode{
+	Success, UnspecifiedError, MalformedPacket, ProtocolError, ImplementationSpecificError, NotAuthorized, ServerBusy,
+	ServerShuttingDown, KeepAliveTimeout, SessionTakenOver, TopicFilterInvalid, TopicNameInvalid, ReceiveMaximumExceeded,
+	TopicAliasInvalid, PacketTooLarge, MessageRateTooHigh, QuotaExceeded, AdministrativeAction, PayloadFormatInvalid,
+	RetainNotSupported, QoSNotSupported, UseAnotherServer, ServerMoved, SharedSubscriptionsNotSupported,
+	ConnectionRateExceeded, MaximumConnectTime, SubscriptionIdentifiersNotSupported, WildcardSubscriptionsNotSupported,
+}
+
+// OfDisconnect returns the Reason Code that says r in a server's DISCONNECT: r itself, if that may hold it
+// [MQTT5-3.14.2-1]. Clients refuse packets with others.
+func (r ReasonCode) OfDisconnect() ReasonCode {
+	switch {
+	case slices.Contains(serverDisconnects, r):
+		return r
+	case r == ServerUnavailable: // CONNACK's word for it
+		return ServerBusy
+	default:
+		return UnspecifiedError
+	}
+}
+
 func decodeDisconnect(r *reader, v Version, fromClient bool) *Disconnect {
 	d := &Disconnect{}
 	if v != V5 || len(r.b) == 0 {
@@ -34,8 +56,12 @@ func decodeDisconnect(r *reader, v Version, fromClient bool) *Disconnect {
 		return d
 	}
 	d.Reason = ReasonCode(r.byte())
-	if fromClient && !slices.Contains(clientDisconnects, d.Reason) {
-		r.fail(protocolError("MQTT5-3.14.2-1", "Reason Code does not belong to a client's DISCONNECT"))
+	may, whose := serverDisconnects, "a server's"
+	if fromClient {
+		may, whose = clientDisconnects, "a client's"
+	}
+	if !slices.Contains(may, d.Reason) {
+		r.fail(protocolError("MQTT5-3.14.2-1", "Reason Code does not belong to "+whose+" DISCONNECT"))
 		return d
 	}
 	if len(r.b) > 0 {

@@ -200,7 +200,11 @@ func drawEitherPacket(t *rapid.T, v Version, kind Type, without PropertySet) Pac
 	case TypeDisconnect:
 		d := &Disconnect{}
 		if v == V5 {
-			d.Reason = drawReason(t, Success, DisconnectWithWill, PacketTooLarge)
+			reasons := []ReasonCode{Success, UnspecifiedError, PacketTooLarge}
+			if without.Contains(PropServerReference) { // a client's
+				reasons = append(reasons, DisconnectWithWill)
+			}
+			d.Reason = drawReason(t, reasons...)
 			d.Properties = drawProperties(t, kind, without)
 		}
 		return d

@@ -78,6 +78,36 @@ func TestReasonCode_belongs_to_the_packets_of_table_2_6(t *testing.T) {
 	}
 }
 
+// TestReasonCode_of_a_servers_DISCONNECT has the standard's table of those that a server may send.
+func TestReasonCode_of_a_servers_DISCONNECT(t *testing.T) {
+	t.Parallel()
+	may := unhex(t, "00 80 81 82 83 87 89 8b 8d 8e 8f 90 93 94 95 96 97 98 99 9a 9b 9c 9d 9e 9f a0 a1 a2")
+	for code := range 256 {
+		r := ReasonCode(code)
+		b := []byte{0xE0, 1, byte(code)}
+		told := r.OfDisconnect()
+		require.True(t, slices.Contains(may, byte(told)), "%v", r)
+		if slices.Contains(may, byte(code)) {
+			require.Equal(t, r, told)
+			next(t, newDecoder(t, V5, "server"), b)
+			continue
+		}
+		requireRefused(t, newDecoder(t, V5, "server"), b, ProtocolError, "MQTT5-3.14.2-1")
+	}
+	require.Equal(t, ServerBusy, ServerUnavailable.OfDisconnect(), "which DISCONNECT does not know")
+	require.Equal(t, UnspecifiedError, ClientIdentifierNotValid.OfDisconnect())
+}
+
+func TestReasonCode_of_a_PUBACK(t *testing.T) {
+	t.Parallel()
+	known := standardReasons(t)
+	for code := range 256 {
+		r := ReasonCode(code)
+		require.Equal(t, slices.Contains(known[r].Packets, "PUBACK"), r.OfPuback(), "%v", r)
+		require.Equal(t, slices.Contains(known[r].Packets, "PUBREC"), r.OfPuback(), "%v", r)
+	}
+}
+
 func TestV3Connack_says_the_same_as_the_Reason_Code_or_that_the_server_is_unavailable(t *testing.T) {
 	t.Parallel()
 	want := map[ReasonCode]byte{

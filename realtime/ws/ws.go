@@ -91,7 +91,7 @@ func closeCodeFor(reason packet.ReasonCode) int {
 		return closeProtocol
 	case packet.PacketTooLarge:
 		return closeTooBig
-	case packet.UnspecifiedError, packet.ServerUnavailable:
+	case packet.UnspecifiedError, packet.ServerUnavailable, packet.ServerBusy:
 		return closeInternal
 	default:
 		return closePolicy

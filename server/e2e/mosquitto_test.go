@@ -16,7 +16,10 @@ func mosquitto(tb testing.TB, name string, as login, args ...string) *exec.Cmd {
 	if as.transport == "tls" {
 		addr = as.app.s.mqtts
 	}
-	if as.version == 4 {
+	switch as.version {
+	case 3:
+		version = "mqttv31"
+	case 4:
 		version = "311"
 	}
 	host, port, err := net.SplitHostPort(addr)
