@@ -80,7 +80,7 @@ func (b *Broker) holdFilter(c *Client, w *wanted, before []wanted) error {
 	if existed {
 		w.sub.FilterID = old.FilterID
 		if old.QoS > 0 {
-			w.sub.Begins = old.Begins
+			w.sub.Begins, w.goesOn = old.Begins, true
 		}
 		if !replays(w.sub, existed) {
 			w.sub.RetainedAfter = old.RetainedAfter
@@ -122,7 +122,7 @@ func (w *wanted) row(c *Client) SubscriptionRow {
 		w.sub.RetainedAfter = snapshotBegins
 	}
 	r := subscriptionRow(&w.sub)
-	r.BeginsHere = w.sub.Begins.Seq == 0
+	r.BeginsHere = !w.goesOn
 	return r
 }
 
@@ -131,7 +131,7 @@ func (w *wanted) keepAndBegin(c *Client, seq uint64) {
 	if w.result.Reason.Failed() {
 		return
 	}
-	if w.sub.Begins.Seq == 0 {
+	if !w.goesOn {
 		w.sub.Begins = endOfSeq(seq)
 	}
 	c.session.state.Subscribe(w.sub)
@@ -140,7 +140,7 @@ func (w *wanted) keepAndBegin(c *Client, seq uint64) {
 	}
 	w.max = math.MaxInt // judged before it was committed
 	w.sub.Suspended = !c.Grant().MaySubscribe(w.inner, w.shared)
-	w.begin(c, seq)
+	w.begin(c)
 	if w.sub.RetainedAfter != "" && w.result.Replay == nil {
 		c.session.state.MoveRetained(w.sub.Filter, "")
 		c.session.dirty.Store(true)

@@ -101,7 +101,7 @@ func (b *Broker) Subscribe(c *Client, subs []session.Subscription) ([]SubscribeR
 	} else {
 		c.app.order.Lock()
 		for i := range wanted {
-			wanted[i].begin(c, 0)
+			wanted[i].begin(c)
 		}
 		c.app.order.Unlock()
 	}
@@ -122,6 +122,7 @@ type wanted struct {
 	inner  string
 	shared bool
 	held   bool // a durable filter was counted for it
+	goesOn bool // an older one at QoS 1 or 2 has begun already
 	max    int  // subscriptions of the client
 	result SubscribeResult
 }
@@ -142,14 +143,11 @@ func (b *Broker) judgeSubscription(c *Client, sub session.Subscription) (w wante
 }
 
 // begin puts the subscription into the tree, under the app's commit order.
-func (w *wanted) begin(c *Client, seq uint64) {
+func (w *wanted) begin(c *Client) {
 	if w.result.Reason.Failed() {
 		return
 	}
 	a := c.app
-	if w.sub.FilterID != 0 && w.sub.Begins == (message.Position{}) {
-		w.sub.Begins = endOfSeq(seq)
-	}
 	s, existed, reason := a.add(c, w.sub, w.inner, w.max)
 	w.result = SubscribeResult{Reason: reason, Existed: existed}
 	if reason.Failed() {

@@ -225,3 +225,30 @@ func TestDurableSession(t *testing.T) {
 		})
 	})
 }
+
+// TestSubscribingAgain: a subscription that had begun in an empty log was taken for one that had not, and began anew.
+func TestSubscribingAgain_keeps_what_waits_for_the_session(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c, _ := w.resume(packet.V311, "c")
+	c.Subscribe("a", 1)
+	gone(t, w, c, "c")
+	p := w.client(packet.V5, "p")
+	for i := range 3 {
+		p.Publish("a", fmt.Sprint(i), brokertest.QoS(1, uint16(i+1)))
+		brokertest.Expect[*packet.Ack](p)
+	}
+	c, _ = w.resume(packet.V311, "c", func(p *packet.Connect) { p.KeepAlive = 60 })
+	c.Send(&packet.Subscribe{PacketID: 1, Subscriptions: []packet.Subscription{{Filter: "a", QoS: 1}}})
+	var got []string
+	for len(got) < 3 {
+		next, err := c.Next()
+		require.NoError(t, err)
+		if m, ok := next.(*packet.Publish); ok {
+			got = append(got, string(m.Payload))
+		}
+	}
+	require.Equal(t, []string{"0", "1", "2"}, got)
+	stored, _ := w.store.Session(1, "c")
+	require.Zero(t, stored.Subscriptions[0].Begins.Seq)
+}
