@@ -62,14 +62,6 @@ func fill(tb testing.TB, dir string) (free func()) {
 	}
 }
 
-// startAnyhow is start for a server whose log may tell of errors.
-func (s *server) startAnyhow() {
-	s.t.Helper()
-	s.process = startProcess(s.t, "the server", s.command())
-	s.t.Cleanup(s.stop)
-	s.awaitReady()
-}
-
 // TestAFullDiskIsToldAndServiceResumes is of CONTRACT section 4, storage refuses for good: 3.1.1 is closed, 5.0 gets 0x80,
 // REST 507; nobody sees what was refused, and what needs no storage goes on.
 func TestAFullDiskIsToldAndServiceResumes(t *testing.T) {

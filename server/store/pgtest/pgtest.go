@@ -156,6 +156,11 @@ func (c *Cluster) Up() error {
 // Stop stops the cluster at once, its connections with it.
 func (c *Cluster) Stop() error { return c.run("pg_ctl", "-D", c.data(), "-m", "fast", "-w", "stop") }
 
+// Crash ends the cluster without a word to anybody, as a loss of its machine does; Up then recovers it.
+func (c *Cluster) Crash() error {
+	return c.run("pg_ctl", "-D", c.data(), "-m", "immediate", "-w", "stop")
+}
+
 // Database makes a fresh database and returns its URL; it goes with the test.
 func (c *Cluster) Database(tb testing.TB) string {
 	tb.Helper()
