@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -255,9 +256,16 @@ var sessionStories = map[string]func(t sessionStory){ //nolint:gochecknoglobals 
 		"[MQTT5-3.3.2-5] [MQTT5-3.3.2-6] [MQTT5-4.3.3-7]": expired,
 	"5.0: ends when its Session Expiry Interval has passed, or with a DISCONNECT that says 0 [MQTT5-4.1.0-2]": ends,
 	"5.0: sends again no more at a time than the Receive Maximum of the new connection [MQTT5-4.9.0-1]":       resumedWithLess,
-	"5.0: keeps no Topic Alias [MQTT5-3.3.2-7]":                                                               keepsNoAlias,
-	"5.0: sends no will when the client is back within the Will Delay Interval [MQTT5-3.1.3-9]":               noWill,
-	"5.0: sends the will after its delay, or when it ends before that [MQTT5-3.1.2-8]":                        delayedWill,
+	"brings what came meanwhile at the QoS that was granted, and once where subscriptions overlap " +
+		"[MQTT5-3.8.4-8] [MQTT5-3.3.4-2] [MQTT311-3.8.4-6] [MQTT311-3.3.5-1]": atGrantedQoS,
+	"5.0: brings what came meanwhile, and again what was under way, with everything that belongs to it " +
+		"[MQTT5-3.3.4-3] [MQTT5-3.3.4-4] [MQTT5-3.3.1-13] [MQTT5-3.3.2-4] [MQTT5-3.3.2-15] [MQTT5-3.3.2-16] [MQTT5-3.3.2-17] " +
+		"[MQTT5-3.3.2-18] [MQTT5-3.3.2-20]": wholeMessages,
+	"5.0: does not bring what its own client has published, where No Local was asked for [MQTT5-3.8.3-3]":                nothingOfItsOwn,
+	"5.0: drops what is too large for the new connection, and goes on [MQTT5-3.1.2-24] [MQTT5-3.1.2-25]":                 nothingTooLarge,
+	"5.0: keeps no Topic Alias [MQTT5-3.3.2-7]":                                                                          keepsNoAlias,
+	"5.0: sends no will when the client is back within the Will Delay Interval [MQTT5-3.1.3-9]":                          noWill,
+	"5.0: sends the will after its delay, or when it ends before that, as it was given [MQTT5-3.1.2-8] [MQTT5-3.1.3-10]": delayedWill,
 	"5.0: of a member of a Shared Subscription completes its QoS 2 message when the member is back, and it goes to no other " +
 		"[MQTT5-4.8.2-4]": sharedIsCompleted,
 	"5.0: of a member of a Shared Subscription that ends takes its QoS 2 message with it [MQTT5-4.8.2-5]": sharedEnds,
@@ -526,15 +534,114 @@ func keepsNoAlias(t sessionStory) {
 	w.wantClosed()
 }
 
+func atGrantedQoS(t sessionStory) {
+	w := t.begin(t.topic("fence"))
+	for filter, qos := range map[string]byte{t.topic("one"): 1, t.topic("both/#"): 1, t.topic("both/+"): 2, t.topic("+/both"): 0} {
+		w.send(&packet.Subscribe{PacketID: 3, Subscriptions: []packet.Subscription{{Filter: filter, QoS: qos}}})
+		take[*packet.Suback](t, w)
+	}
+	t.lose(w, t.id)
+	t.say(t.topic("one"), "1", 2)
+	t.say(t.topic("one"), "2", 1)
+	t.say(t.topic("both/both"), "3", 2)
+	t.say(t.topic("both/both"), "4", 1)
+	w = t.resume(true)
+	for i, qos := range []byte{1, 1, 2, 1} {
+		t.acknowledge(w, t.message(w, fmt.Sprint(i+1), qos, false))
+	}
+	t.nothingMore(w, t.topic("fence"))
+}
+
+func wholeMessages(t sessionStory) {
+	w := t.begin(t.topic("fence"))
+	for id, filter := range map[uint32]string{5: t.topic("a/#"), 268_435_455: t.topic("+/b"), 9: t.topic("other")} {
+		w.send(&packet.Subscribe{
+			PacketID: 3, Subscriptions: []packet.Subscription{{Filter: filter, QoS: 2, RetainAsPublished: true}},
+			Properties: &packet.Properties{Has: packet.PropSubscriptionID, SubscriptionIDs: []uint32{id}},
+		})
+		take[*packet.Suback](t, w)
+	}
+	t.lose(w, t.id)
+	want := packet.Properties{
+		Has: packet.PropPayloadFormat | packet.PropContentType | packet.PropResponseTopic | packet.PropCorrelationData |
+			packet.PropUser | packet.PropSubscriptionID,
+		PayloadFormat: 1, ContentType: "text/plain", ResponseTopic: "answers/to", CorrelationData: []byte{0, 255, 1},
+		User:            []packet.UserProperty{{Key: "b", Value: "1"}, {Key: "a", Value: "2"}, {Key: "b", Value: ""}},
+		SubscriptionIDs: []uint32{5, 268_435_455},
+	}
+	sent := want
+	sent.Has &^= packet.PropSubscriptionID
+	for i, retain := range []bool{true, false} {
+		t.say(t.topic("a/b"), fmt.Sprint(i), 1+byte(i), func(p *packet.Publish) { p.Retain, p.Properties = retain, &sent })
+	}
+	for _, again := range []bool{false, true, true} {
+		w = t.resume(true)
+		for i, retain := range []bool{true, false} {
+			m := t.message(w, fmt.Sprint(i), 1+byte(i), again)
+			if m.Properties != nil {
+				slices.Sort(m.Properties.SubscriptionIDs)
+			}
+			if m.Retain != retain || m.Properties == nil || !reflect.DeepEqual(*m.Properties, want) {
+				t.Errorf("RETAIN %v, properties %+v; want %v, %+v", m.Retain, m.Properties, retain, want)
+			}
+		}
+		t.lose(w, t.id)
+	}
+}
+
+func nothingOfItsOwn(t sessionStory) {
+	w := t.begin(t.topic("fence"))
+	w.send(&packet.Subscribe{PacketID: 3, Subscriptions: []packet.Subscription{{Filter: t.topic("a"), QoS: 2, NoLocal: true}}})
+	take[*packet.Suback](t, w)
+	for round := range 2 {
+		for i := range byte(3) {
+			w.send(&packet.Publish{Topic: []byte(t.topic("a")), Payload: []byte("own"), QoS: i, PacketID: uint16(i) * uint16(10+round)})
+		}
+		t.ack(w, packet.TypePuback, uint16(10+round))
+		t.ack(w, packet.TypePubrec, uint16(20+2*round))
+		t.lose(w, t.id)
+		t.say(t.topic("a"), "another's", 1)
+		w = t.resume(true)
+		t.acknowledge(w, t.message(w, "another's", 1, false))
+		t.nothingMore(w, t.topic("fence"))
+	}
+}
+
+func nothingTooLarge(t sessionStory) {
+	large := strings.Repeat("x", 1000)
+	w := t.begin(t.topic("a"))
+	for qos := range byte(2) {
+		t.say(t.topic("a"), large, 1+qos)
+		t.message(w, large, 1+qos, false)
+	}
+	t.lose(w, t.id)
+	for qos := range byte(2) {
+		t.say(t.topic("a"), large, 1+qos)
+		t.say(t.topic("a"), "fits", 1+qos)
+	}
+	w = t.resume(true, func(p *packet.Connect) {
+		p.Properties.Has |= packet.PropMaximumPacketSize | packet.PropReceiveMaximum
+		p.Properties.MaximumPacketSize, p.Properties.ReceiveMaximum = 200, 1
+	})
+	for qos := range byte(2) {
+		t.acknowledge(w, t.message(w, "fits", 1+qos, false))
+	}
+	t.nothingMore(w, t.topic("a"))
+	t.lose(w, t.id)
+	t.nothingMore(t.resume(true), t.topic("a"))
+}
+
 // withDelayedWill gives a CONNECT a will that waits.
 func withDelayedWill(topic string, seconds uint32) func(*packet.Connect) {
 	return func(p *packet.Connect) {
 		p.Will = &packet.Will{
 			Topic: topic, Payload: []byte("gone"), QoS: 1,
-			Properties: &packet.Properties{Has: packet.PropWillDelay, WillDelay: seconds},
+			Properties: &packet.Properties{Has: packet.PropWillDelay | packet.PropUser, WillDelay: seconds, User: willProperties},
 		}
 	}
 }
+
+var willProperties = []packet.UserProperty{{Key: "b", Value: "1"}, {Key: "a", Value: "2"}, {Key: "b", Value: "0"}} //nolint:gochecknoglobals // a table
 
 func noWill(t sessionStory) {
 	watcher, _ := t.connectAs(t.id+"-watcher", true)
@@ -560,7 +667,11 @@ func delayedWill(t sessionStory) {
 		w, _ := t.connectAs(t.id, true, sessionExpiry(c.expiry), withDelayedWill(t.topic("will"), c.delay))
 		t.lose(w, t.id)
 		lost := time.Now()
-		t.acknowledge(watcher, t.message(watcher, "gone", 1, false))
+		m := t.message(watcher, "gone", 1, false)
+		if want := (packet.Properties{Has: packet.PropUser, User: willProperties}); m.Properties == nil || !reflect.DeepEqual(*m.Properties, want) {
+			t.Errorf("properties %+v, want %+v", m.Properties, want)
+		}
+		t.acknowledge(watcher, m)
 		if took := time.Since(lost); took < time.Second { // it was lost a little before that was known
 			t.Errorf("the will came after %v, want 2 s (delay %d s, session %d s)", took, c.delay, c.expiry)
 		}
