@@ -16,16 +16,16 @@ type Client struct {
 	ClientID             string     `json:"client_id"`
 	Sub                  string     `json:"sub"`
 	Connected            bool       `json:"connected"`
-	Protocol             string     `json:"protocol" enum:"3.1,3.1.1,5.0"`
-	Transport            string     `json:"transport" enum:"tcp,tls,ws,wss"`
-	Remote               string     `json:"remote" doc:"Address and port."`
-	ConnectedAt          time.Time  `json:"connected_at"`
-	EndedAt              *time.Time `json:"ended_at,omitempty" doc:"When its connection ended."`
+	Protocol             string     `json:"protocol,omitempty" enum:"3.1,3.1.1,5.0" doc:"Of a connected client, as transport, remote and connected_at."`
+	Transport            string     `json:"transport,omitempty" enum:"tcp,tls,ws,wss"`
+	Remote               string     `json:"remote,omitempty" doc:"Address and port."`
+	ConnectedAt          *time.Time `json:"connected_at,omitempty"`
+	EndedAt              *time.Time `json:"ended_at,omitempty" doc:"When its connection ended, of a stored session that nobody holds."`
 	KeepAliveSeconds     int        `json:"keep_alive_seconds"`
 	SessionExpirySeconds int64      `json:"session_expiry_seconds"`
 	CleanStart           bool       `json:"clean_start"`
 	SubscriptionCount    int        `json:"subscription_count"`
-	QueuedMessages       int        `json:"queued_messages" doc:"Waiting to be sent."`
+	QueuedMessages       int        `json:"queued_messages" doc:"Waiting to be sent, or in the log for a stored session."`
 	QueuedBytes          int64      `json:"queued_bytes"`
 	Inflight             int        `json:"inflight" doc:"QoS 1 and 2 messages sent and not acknowledged."`
 	FallenOut            int64      `json:"fallen_out" doc:"Messages that the limits dropped from the session."`
@@ -53,10 +53,13 @@ var protocolNames = map[packet.Version]string{packet.V31: "3.1", packet.V311: "3
 func clientOf(i broker.ClientInfo) Client {
 	c := Client{
 		ClientID: i.ClientID, Sub: i.Subject, Connected: i.Connected, Protocol: protocolNames[i.Version], Transport: i.Transport,
-		Remote: i.Remote, ConnectedAt: i.ConnectedAt, KeepAliveSeconds: int(i.KeepAlive / time.Second),
+		Remote: i.Remote, KeepAliveSeconds: int(i.KeepAlive / time.Second),
 		SessionExpirySeconds: int64(i.SessionExpiry / time.Second), CleanStart: i.CleanStart,
 		SubscriptionCount: len(i.Subscriptions), QueuedMessages: i.QueuedMessages, QueuedBytes: i.QueuedBytes,
 		Inflight: i.Inflight, FallenOut: i.FallenOut,
+	}
+	if !i.ConnectedAt.IsZero() {
+		c.ConnectedAt = &i.ConnectedAt
 	}
 	if !i.EndedAt.IsZero() {
 		c.EndedAt = &i.EndedAt

@@ -109,6 +109,7 @@ func (b *Broker) Client(uid AppUID, clientID string) (ClientInfo, error) {
 	case c != nil:
 		return c.info(), nil
 	case p != nil && !p.willOnly:
+		b.measure(a, p)
 		return p.info(), nil
 	}
 	return ClientInfo{}, ErrNoSuchClient

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"math"
+	"time"
 
 	"github.com/embercast/embercast/realtime/session"
 )
@@ -46,6 +47,9 @@ func (p *persistentSession) fallen() int64 {
 
 // measuredMax bounds the backlogs that are measured in a second (chosen: some 50 us each).
 const measuredMax = 1_000
+
+// measureWait bounds a measurement that a caller waits for (chosen).
+const measureWait = 2 * time.Second
 
 // cutBacklogs keeps the app's sessions within its limits.
 func (b *Broker) cutBacklogs(ctx context.Context, a *app) error {
@@ -129,4 +133,13 @@ func (b *Broker) cutGroups(ctx context.Context, a *app, limits *Limits) error {
 			slog.Int("messages", found.Dropped))
 	}
 	return nil
+}
+
+// measure makes what is told of one session exact, if the store is there.
+func (b *Broker) measure(a *app, p *persistentSession) {
+	ctx, cancel := context.WithTimeout(context.Background(), measureWait)
+	defer cancel()
+	if _, err := b.cutBacklog(ctx, p, a.limits.Load()); err != nil {
+		b.log.LogAttrs(ctx, slog.LevelWarn, "a backlog was not measured", slog.String("app", a.id), slog.String("error", err.Error()))
+	}
 }
