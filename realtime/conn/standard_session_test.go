@@ -3,6 +3,8 @@ package conn_test
 import (
 	"fmt"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -83,5 +85,33 @@ func TestResumingWithASmallerReceiveMaximum(t *testing.T) {
 			acknowledge(c, sent[i])
 		}
 		c.ExpectNothing()
+	})
+}
+
+func TestMessagesThatWaitForAStoredSession(t *testing.T) {
+	t.Parallel()
+	t.Run("say what is left of their time, and are dropped when nothing is [MQTT5-3.3.2-5] [MQTT5-3.3.2-6]", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			c, _ := w.resume(packet.V5, "c", func(p *packet.Connect) {
+				p.Properties.Has |= packet.PropReceiveMaximum
+				p.Properties.ReceiveMaximum = 1
+			})
+			c.Subscribe("a", 1)
+			for i, lifetime := range []time.Duration{time.Hour, 10 * time.Second, 100 * time.Second} {
+				w.publish(&message.Message{
+					Topic: "a", Payload: fmt.Append(nil, i), QoS: 1, Arrived: time.Now(), Expires: time.Now().Add(lifetime),
+				})
+			}
+			m := c.ExpectMessage("a", "0")
+			require.EqualValues(t, 3600, m.Properties.MessageExpiry)
+			time.Sleep(30 * time.Second) //nolint:forbidigo // virtual time
+			acknowledge(c, m)
+			m = c.ExpectMessage("a", "2")
+			require.EqualValues(t, 70, m.Properties.MessageExpiry)
+			acknowledge(c, m)
+			c.ExpectNothing()
+		})
 	})
 }
