@@ -46,7 +46,7 @@ type options struct {
 
 	DefaultApp     string `env:"EMBERCAST_DEFAULT_APP" placeholder:"APP" group:"Behaviour" help:"The app of connections that name none."`
 	AppDomain      string `env:"EMBERCAST_APP_DOMAIN" hidden:""`
-	TrustedProxies string `env:"EMBERCAST_TRUSTED_PROXIES" placeholder:"NETWORKS" group:"Behaviour" help:"Networks, with commas, whose X-Forwarded-For counts."`
+	TrustedProxies string `env:"EMBERCAST_TRUSTED_PROXIES" placeholder:"NETWORKS" group:"Behaviour" help:"Networks, with commas, whose X-Forwarded-For and PROXY header count."`
 
 	MetricsToken string `env:"EMBERCAST_METRICS_TOKEN" placeholder:"TOKEN" group:"Operation" help:"Who may read /metrics besides the admin."`
 	MetricsAddr  string `env:"EMBERCAST_METRICS_ADDR" placeholder:"HOST:PORT" group:"Operation" help:"A listener of its own for /metrics."`

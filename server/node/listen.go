@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/embercast/embercast/realtime/tcp"
+	"github.com/embercast/embercast/server/proxy"
 )
 
 // The names of listeners, in the ready file and in /v1/server.
@@ -28,6 +29,7 @@ const (
 func (n *Node) listen(ctx context.Context) error {
 	n.listeners = map[string]net.Listener{}
 	var p Problems
+	trusted := n.cfg.trustedProxies(&p) // nothing is wrong with them: Validate has seen them
 	for _, l := range []struct{ name, addr string }{
 		{listenerHTTP, n.cfg.HTTPAddr},
 		{listenerHTTPS, n.cfg.HTTPSAddr},
@@ -42,6 +44,9 @@ func (n *Node) listen(ctx context.Context) error {
 		if err != nil {
 			p.add("%s", explainListen(l.name, l.addr, err))
 			continue
+		}
+		if l.name != listenerMetrics {
+			ln = proxy.Listener(ln, trusted, n.log)
 		}
 		n.listeners[l.name] = ln
 	}

@@ -1,7 +1,7 @@
 // Package telemetry is what an operator sees of a running server: logs and metrics.
 //
 // Keys of log lines: addr, after, app, apps, cause, client_id, command, connection, data_dir, database, dsn, error, event,
-// kind, listener, method, panic, path, reason, stack, status, took, url, version, writes.
+// kind, listener, method, panic, path, proxy, reason, stack, status, took, url, version, writes.
 package telemetry
 
 import (
