@@ -31,6 +31,7 @@ type persistentSession struct {
 	endedAt   time.Time // of the last connection; zero while there is one
 	dead      bool      // it has ended and is saved no more
 	will      *storedWill
+	sending   *storedWill // the will that is on its way through the commit
 	timer     *time.Timer // sends the will
 	fallenOut int64
 	backlog   backlogEstimate
@@ -184,7 +185,18 @@ func (p *persistentSession) kill() *storedWill {
 	p.stopTimerLocked()
 	w := p.will
 	p.will = nil
+	if w == p.sending {
+		return nil
+	}
 	return w
+}
+
+// sendsWill notes that a will is about to be sent: it stays in the row until its message is committed, and is sent by
+// nobody else.
+func (p *persistentSession) sendsWill(w *storedWill) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.sending = w
 }
 
 // endWill takes a will out of the row that is saved next: its message is in the same batch.
@@ -194,13 +206,19 @@ func (p *persistentSession) endWill(w *storedWill) {
 	if p.will == w {
 		p.will = nil
 	}
+	if p.sending == w {
+		p.sending = nil
+	}
 }
 
 // putBackWill undoes endWill, unless the client is back.
 func (p *persistentSession) putBackWill(w *storedWill) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.client == nil && p.will == nil {
+	if p.sending == w {
+		p.sending = nil
+	}
+	if p.client == nil && p.will == nil && !p.dead {
 		p.will = w
 	}
 }

@@ -123,6 +123,7 @@ func (b *Broker) sendStoredWill(p *persistentSession, w *storedWill, behind bool
 	wr := &write{app: p.app, change: gone, behind: behind}
 	if gone == nil {
 		wr.session, wr.keep, wr.endsWill = p, true, w
+		p.sendsWill(w)
 	}
 	wr.stored = true
 	g := w.grant
@@ -150,6 +151,10 @@ func (b *Broker) sendWillBy(wr *write, u *underWay, m *message.Message, limits *
 		k := NewMarks()
 		wr.app.route(m, k)
 		k.Release()
+		if wr.endsWill != nil { // sent it is, whatever becomes of the row
+			wr.session.endWill(wr.endsWill)
+			wr.endsWill = nil
+		}
 		if wr.stored {
 			b.committer.put(wr)
 		}

@@ -178,6 +178,35 @@ func TestDurableSession(t *testing.T) {
 				c.ExpectMessage("a", "3")
 				c.ExpectNothing()
 			})
+			for qos, publish := range []func(*packet.Will){
+				func(*packet.Will) {}, func(w *packet.Will) { w.QoS, w.Retain = 1, true },
+			} {
+				t.Run(fmt.Sprintf("sends its will once when a clean start takes its place, QoS %d [MQTT5-3.1.2-8][MQTT311-3.1.2-8]", qos), func(t *testing.T) {
+					t.Parallel()
+					w := newWorld(t)
+					watcher := w.client(v, "watcher")
+					watcher.Subscribe("wills/c", 1)
+					first, _ := w.resume(v, "c", will("wills/c", "taken over"), func(p *packet.Connect) { publish(p.Will) })
+					release := w.holdCommits()
+					other := w.client(v, "other")
+					other.Publish("other", "what is being committed", brokertest.Retained)
+					second := w.dial(v)
+					second.Send(&packet.Connect{Version: v, ClientID: "c", CleanStart: true})
+					require.Eventually(t, func() bool {
+						i, err := w.broker.Client(1, "c")
+						return err == nil && i.CleanStart
+					}, brokertest.Patience, time.Millisecond)
+					release()
+					first.ExpectEnd(packet.SessionTakenOver)
+					require.False(t, brokertest.Expect[*packet.Connack](second).SessionPresent)
+					second.ExpectNothing()
+					var got []string
+					for _, m := range watcher.Drain() {
+						got = append(got, string(m.Payload))
+					}
+					require.Equal(t, []string{"taken over"}, got)
+				})
+			}
 			t.Run("takes what does not fit into memory from the log", func(t *testing.T) {
 				t.Parallel()
 				w := newWorld(t)
