@@ -1,6 +1,8 @@
 package broker
 
 import (
+	"context"
+
 	"github.com/embercast/embercast/realtime/message"
 	"github.com/embercast/embercast/realtime/packet"
 	"github.com/embercast/embercast/realtime/session"
@@ -99,6 +101,11 @@ func (b *Broker) Subscribe(c *Client, subs []session.Subscription) ([]SubscribeR
 			return nil, err
 		}
 	} else {
+		if c.underWay.Load() > 0 {
+			// What the client has published before comes before: a retained message of its own is already retained when the
+			// subscription begins. Its outcome is told elsewhere.
+			_ = b.settled(context.Background(), c.app) //nolint:errcheck // see above
+		}
 		c.app.order.Lock()
 		for i := range wanted {
 			wanted[i].begin(c)

@@ -184,6 +184,7 @@ func (c *Conn) handle(p packet.Packet, marks *broker.Marks) error {
 	case *packet.Ack:
 		return c.acknowledge(p)
 	case *packet.Subscribe:
+		marks.Flush() // it may wait for a commit
 		return c.subscribe(p)
 	case *packet.Unsubscribe:
 		return c.unsubscribe(p)

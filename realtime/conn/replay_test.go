@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
 
@@ -75,6 +76,24 @@ func TestReplay(t *testing.T) {
 		expectRetained(c, 1, 19)
 		c.ExpectNothing()
 	})
+	for name, v := range versions {
+		t.Run("what the client has published before is retained when its subscription begins, "+name+
+			" [MQTT5-3.3.1-9][MQTT311-3.3.1-8]", func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				c := w.client(v, "c")
+				release := w.holdCommits()
+				c.Publish("a", "kept", brokertest.Retained)
+				c.Send(&packet.Subscribe{PacketID: 1, Subscriptions: []packet.Subscription{{Filter: "a"}}})
+				synctest.Wait()
+				release()
+				brokertest.Expect[*packet.Suback](c)
+				require.True(t, c.ExpectMessage("a", "kept").Retain)
+				c.ExpectNothing()
+			})
+		})
+	}
 	t.Run("nothing more comes after UNSUBSCRIBE", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t)

@@ -44,6 +44,7 @@ func TestSys(t *testing.T) {
 			}
 			other.Publish("kept", "12", brokertest.Retained)
 			other.Drain()
+			synctest.Wait() // for the commit
 			require.Equal(t, packet.GrantedQoS2, c.Subscribe("$SYS/#", 2))
 			got := figures(c, true)
 			want := map[string]string{
