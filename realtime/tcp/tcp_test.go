@@ -98,6 +98,24 @@ func TestServe(t *testing.T) {
 		c.ExpectAck(packet.TypePubcomp, 1, packet.Success)
 		c.ExpectEnd(packet.MalformedPacket)
 	})
+	t.Run("whoever disconnects and is back at once leaves no will [MQTT5-3.14.4-3] [MQTT311-3.14.4-3]", func(t *testing.T) {
+		t.Parallel()
+		s := start(t, nil)
+		watcher := brokertest.NewClient(t, s.dial(t), packet.V5)
+		watcher.Connect("watcher")
+		watcher.Subscribe("#", 0)
+		for range 200 {
+			c := brokertest.NewClient(t, s.dial(t), packet.V5)
+			c.Connect("c", func(p *packet.Connect) { p.Will = &packet.Will{Topic: "wills/c", Payload: []byte("gone")} })
+			c.Publish("alive", "yes")
+			c.Send(&packet.Disconnect{})
+			c.Close()
+		}
+		for range 200 {
+			watcher.ExpectMessage("alive", "yes")
+		}
+		watcher.ExpectNothing()
+	})
 	t.Run("HTTP on the MQTT port is told where it belongs", func(t *testing.T) {
 		t.Parallel()
 		s := start(t, nil)

@@ -85,6 +85,9 @@ func (r *Recorder) Notify([]byte) {}
 // GrantChanged implements broker.Outbound.
 func (r *Recorder) GrantChanged() {}
 
+// Unread implements broker.Outbound.
+func (r *Recorder) Unread() bool { return false }
+
 // Queue implements broker.Outbound.
 func (r *Recorder) Queue() (messages int, bytes int64, inflight int) { return 0, 0, 0 }
 
