@@ -87,6 +87,7 @@ type Client struct {
 	ended       atomic.Bool
 	offered     atomic.Bool  // messages of Shared Subscriptions by their logs
 	underWay    atomic.Int32 // messages of its own on their way through the commit
+	broken      bool         // the commit of one has failed, and the connection is about to end; guarded by committer.mu
 	grant       atomic.Pointer[Grant]
 	session     *persistentSession // nil: the session ends with the connection, and nothing is stored of it
 	trails      bool               // messages of the connection before are still on their way through the commit

@@ -52,6 +52,7 @@ type write struct {
 	save      bool               // it is there for that alone
 	inbound   uint16             // the Packet Identifier of a QoS 2 message, committed with it; 0: none
 	duplicate uint16             // the identifier of one that came before and whose commit may still be under way
+	orphan    bool               // that one has not come so far yet, on the connection before
 	endsWill  *storedWill
 	begin     func(seq uint64, k *Marks) // what is to be done when it is applied, under app.order
 	snap      *snapshot                  // of session, where this write is the last of its batch that keeps it
@@ -124,11 +125,29 @@ func (c *committer) tryEnqueue(w *write) error {
 	switch {
 	case c.closed:
 		return ErrDraining
+	case w.publisherBroken():
+		return ErrEnding
 	case c.fullLocked(&w.app.commits):
 		return errNoRoom
 	}
 	c.putLocked(w)
 	return nil
+}
+
+// publisherBroken reports, under committer.mu, whether an earlier write of the same connection has failed, so that this
+// one would overtake it: the client sends both again.
+func (w *write) publisherBroken() bool {
+	u, ok := w.origin.(*underWay)
+	return ok && u.client != nil && u.client.broken
+}
+
+// breakPublishers notes, under committer.mu, the connections that end with the failure of their writes.
+func breakPublishers(writes []*write, err error) {
+	for _, w := range writes {
+		if u, ok := w.origin.(*underWay); ok && u.client != nil && EndsConnection(w.verdict(err), u.client.version) {
+			u.client.broken = true
+		}
+	}
 }
 
 // awaitRoom waits until an app's queue is not full.
@@ -177,6 +196,12 @@ func (c *committer) offer(w *write) {
 func (c *committer) putLocked(w *write) {
 	q := &w.app.commits
 	w.queuedAt, w.size = c.b.now(), w.bytes()
+	switch {
+	case w.inbound != 0:
+		w.session.state.Queue(w.inbound)
+	case w.duplicate != 0 && !w.session.state.Queued(w.duplicate):
+		w.orphan = true
+	}
 	q.writes = append(q.writes, w)
 	q.bytes += w.size
 	if !q.ready {
@@ -454,6 +479,7 @@ func (c *committer) ask(ctx context.Context, sb Batch, stored []*write) (seqs []
 func (c *committer) expire() {
 	c.mu.Lock()
 	dropped := c.dropLocked(func(a *app) bool { return c.leftLocked(a.commits.writes[0]) <= 0 })
+	breakPublishers(dropped, ErrStoreUnavailable)
 	c.mu.Unlock()
 	if len(dropped) > 0 {
 		c.refuse(dropped, ErrStoreUnavailable)
@@ -513,6 +539,8 @@ func (c *committer) fail(batch []*write, err error) {
 	}
 	c.mu.Lock()
 	behind := c.dropLocked(func(a *app) bool { return seen[a] })
+	breakPublishers(batch, err)
+	breakPublishers(behind, err)
 	c.mu.Unlock()
 	c.refuse(append(batch, behind...), err)
 }
@@ -580,13 +608,22 @@ func (w *write) tell(err error, k *Marks) {
 		return
 	}
 	w.told = true
-	if w.origin != nil && w.origin.Committed(w.token, err) {
+	if w.origin != nil && w.origin.Committed(w.token, w.verdict(err)) {
 		k.Mark(w.origin)
 	}
 	if w.done != nil {
 		w.done <- err
 	}
 	w.tellSaved(err, k)
+}
+
+// verdict is what the publisher is told. What becomes of a duplicate says nothing of the message that it duplicates, which
+// may be committed: were it refused, the client would use its identifier for another one.
+func (w *write) verdict(err error) error {
+	if err != nil && w.duplicate != 0 {
+		return ErrStoreUnavailable
+	}
+	return err
 }
 
 // tellSaved tells the connection of a session that was saved what it has waited for, or that it was not.
@@ -640,7 +677,7 @@ func (w *write) apply(k *Marks) error {
 	if w.logged && w.seq == 0 {
 		return ErrNoSuchApp // its rows went between the publish and the commit
 	}
-	if w.duplicate != 0 && !w.session.state.Received(w.duplicate) {
+	if w.duplicate != 0 && (w.orphan || !w.session.state.Queued(w.duplicate)) {
 		return ErrStoreUnavailable // what it duplicates was not committed: the client is to send it again
 	}
 	for i := range w.parts {

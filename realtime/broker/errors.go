@@ -29,6 +29,16 @@ var (
 	ErrPayloadFormat    = errors.New("payload is not the UTF-8 text that its format indicator promises")
 )
 
+// ErrEnding refuses what a client publishes behind a message whose commit has failed: its connection is about to end.
+var ErrEnding = errors.New("an earlier message of the connection was not committed")
+
+// EndsConnection reports whether a failed commit ends the connection of whoever has published: PUBACK knows
+// no word for a store that is away, and before 5.0 none at all. Without an acknowledgement the client sends the message
+// again.
+func EndsConnection(err error, v packet.Version) bool {
+	return err != nil && (v != packet.V5 || !OutcomeOf(err).Reason.OfPuback())
+}
+
 // Outcome is how an error is told: by MQTT, by HTTP, and as a stable code. Sentence says what happened and what to do,
 // in words for whoever caused it: nothing of the server's inside.
 type Outcome struct {

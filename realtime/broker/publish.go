@@ -227,6 +227,9 @@ func (b *Broker) Accept(c *Client, in Inbound, k *Marks) (pending bool, err erro
 		}
 	}
 	a.route(m, k)
+	if m.QoS == 2 && c.Durable() {
+		c.session.state.Queue(in.PacketID)
+	}
 	return false, nil
 }
 
@@ -247,7 +250,7 @@ func (b *Broker) Again(c *Client, packetID uint16, token uint64) error {
 
 // refused counts a message that is over a limit or has no valid topic: whoever sent it may have no way to be told.
 func (b *Broker) refused(a *app, err error) error {
-	if err != nil && !errors.Is(err, ErrNotAuthorized) { // that is counted as denied
+	if err != nil && !errors.Is(err, ErrNotAuthorized) && !errors.Is(err, ErrEnding) { // that is counted as denied, or comes again
 		a.stats.dropped.Add(1)
 		b.cfg.Observer.Dropped("refused", 1)
 	}

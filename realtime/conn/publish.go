@@ -47,7 +47,11 @@ func (c *Conn) publish(p *packet.Publish, marks *broker.Marks) error {
 	if pending {
 		return c.awaitRoom(limits, marks)
 	}
-	if errors.Is(err, broker.ErrDraining) {
+	switch {
+	case errors.Is(err, broker.ErrEnding):
+		c.forget(p)
+		return c.awaitEnd(marks)
+	case errors.Is(err, broker.ErrDraining):
 		c.forget(p) // nobody has seen it
 	}
 	return c.settled(c.finish(token, p.QoS, err), limits, marks)
@@ -59,10 +63,24 @@ func (c *Conn) again(p *packet.Publish, token uint64, limits *broker.Limits, mar
 	if !c.durable {
 		return c.settled(c.finish(token, p.QoS, nil), limits, marks)
 	}
-	if c.cfg.Broker.Again(c.client, p.PacketID, token) != nil {
+	switch err := c.cfg.Broker.Again(c.client, p.PacketID, token); {
+	case errors.Is(err, broker.ErrEnding):
+		return c.awaitEnd(marks)
+	case err != nil:
 		return errClosed // the server stops
 	}
 	return c.awaitRoom(limits, marks)
+}
+
+// awaitEnd waits until the failure of an earlier message has ended the connection.
+func (c *Conn) awaitEnd(marks *broker.Marks) error {
+	marks.Flush()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.state == stateOpen {
+		c.stateChanged.Wait()
+	}
+	return errClosed
 }
 
 // forget frees the identifier of a QoS 2 PUBLISH that was read and not published.
@@ -183,13 +201,7 @@ func (c *Conn) Committed(token uint64, err error) (marked bool) {
 	if c.state != stateOpen {
 		return false
 	}
-	if err != nil && c.version != packet.V5 {
-		// An older client cannot be told: closed without an acknowledgement it sends the message again.
-		c.endLocked(broker.OutcomeOf(err).Reason, "commit failed: "+err.Error())
-		return c.out.mark()
-	}
-	if err != nil && !broker.OutcomeOf(err).Reason.OfPuback() {
-		// PUBACK knows no word for a store that is away: DISCONNECT does, and the client tries again.
+	if broker.EndsConnection(err, c.version) {
 		c.endLocked(broker.OutcomeOf(err).Reason, "commit failed: "+err.Error())
 		return c.out.mark()
 	}

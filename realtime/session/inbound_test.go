@@ -57,6 +57,6 @@ func TestInbound(t *testing.T) {
 		require.True(t, s.Kept(7))
 		require.Equal(t, []uint16{7}, s.State().Inbound)
 		require.False(t, s.Keep(8), "an identifier that was not received")
-		require.False(t, s.Received(8))
+		require.False(t, s.Queued(8))
 	})
 }

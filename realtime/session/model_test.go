@@ -194,7 +194,7 @@ func (l *lockstep) inbound(t *testing.T) {
 	case 0:
 		require.Equal(t, l.m.inbound[id], l.s.Receive(id))
 		require.Equal(t, l.m.inbound[id], l.s.Kept(id))
-		require.True(t, l.s.Keep(id) && l.s.Received(id))
+		require.True(t, l.s.Keep(id) && l.s.Queued(id))
 		l.m.inbound[id] = true
 	case 1:
 		require.Equal(t, l.m.inbound[id], l.s.Release(id))

@@ -78,7 +78,7 @@ type Session struct {
 	nextID        uint16
 	settled       []SharedEntry       // done since Take or TakeSettled
 	moved         map[string]struct{} // Topic Filters whose retained snapshot has moved since Take
-	inbound       map[uint16]bool     // true: kept, its message is committed or in the batch that is being made
+	inbound       map[uint16]inbound
 }
 
 // New returns an empty session.
@@ -185,8 +185,8 @@ func (s *Session) PutBack(t Taken) {
 
 func (s *Session) state() State {
 	st := State{Cursor: s.cursor, Window: slices.Clone(s.window()), NextPacketID: s.nextID}
-	for id, kept := range s.inbound {
-		if kept {
+	for id, is := range s.inbound {
+		if is == inboundKept {
 			st.Inbound = append(st.Inbound, id)
 		}
 	}
