@@ -35,6 +35,7 @@ type app struct {
 	groups        map[groupKey]*shareGroup
 	clients       map[string]*Client            // connected, by Client Identifier
 	sessions      map[string]*persistentSession // by Client Identifier, connected or not
+	unended       []*unended
 	subscriptions int
 
 	retainedMu    sync.RWMutex // guards what follows

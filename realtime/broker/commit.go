@@ -6,8 +6,11 @@ import (
 	"errors"
 	"log/slog"
 	"math"
+	"slices"
 	"sync"
 	"time"
+
+	"github.com/embercast/embercast/realtime/session"
 )
 
 // Bounds of one group commit (chosen: a batch of 1,000 rows costs SQLite 4 ms, one fsync among them).
@@ -54,6 +57,11 @@ type write struct {
 	duplicate uint16             // the identifier of one that came before and whose commit may still be under way
 	orphan    bool               // that one has not come so far yet, on the connection before
 	endsWill  *storedWill
+	changes   *persistentSession         // that change is of; where it has ended before, nothing of the write is stored
+	void      bool                       // so it was
+	ends      *unended                   // the session whose row change deletes
+	giveUp    func()                     // undoes what was done for change; called unless the write is applied
+	goesOn    []string                   // Topic Filters in change whose retained snapshot goes on
 	begin     func(seq uint64, k *Marks) // what is to be done when it is applied, under app.order
 	snap      *snapshot                  // of session, where this write is the last of its batch that keeps it
 
@@ -164,13 +172,13 @@ func (c *committer) awaitRoom(a *app) error {
 }
 
 // put queues a write that needs no room: a change of a session, of which each has one or two at most under way.
-func (c *committer) put(w *write) {
+func (c *committer) put(w *write) (queued bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed {
-		return
+	if !c.closed {
+		c.putLocked(w)
 	}
-	c.putLocked(w)
+	return !c.closed
 }
 
 // saveSession has a session saved as it is when the next batch is made.
@@ -289,6 +297,9 @@ func (c *committer) commit(ctx context.Context, batch []*write) {
 		if !w.stored || w.app.closed.Load() {
 			continue
 		}
+		if w.judgeChange(); w.void {
+			continue
+		}
 		stored = append(stored, w)
 		sb.Writes = append(sb.Writes, w.row())
 		if w.logged {
@@ -309,6 +320,24 @@ func (c *committer) commit(ctx context.Context, batch []*write) {
 		}
 	}
 	c.applied <- batch
+}
+
+// judgeChange leaves out what would be done to a session that has taken the place of the one that is meant: a Client
+// Identifier may be in use again while what concerns the session before is still on its way. The first write of a
+// session deletes what there was before.
+func (w *write) judgeChange() {
+	a := w.app
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	switch {
+	case w.change == nil:
+	case w.changes != nil:
+		w.void = w.changes.forgotten
+	case w.change.Delete:
+		if now := a.sessions[w.change.ClientID]; now != nil && now != w.session {
+			w.change.Delete = false
+		}
+	}
 }
 
 // row is what the store gets of a write.
@@ -353,9 +382,27 @@ func snapshots(batch []*write) (writes []Write) {
 			continue
 		}
 		last[p].snap = &s
+		for _, w := range batch {
+			if w.changes == p {
+				w.moveOn(s.taken.Leaving)
+			}
+		}
 		writes = append(writes, Write{App: p.app.uid, Sessions: []SessionChange{s.change}})
 	}
 	return writes
+}
+
+// moveOn has the rows of subscriptions that are made again say how far their retained snapshots have come, as the window
+// beside them does.
+func (w *write) moveOn(leaving []session.Subscription) {
+	for i := range w.change.Subscribe {
+		row := &w.change.Subscribe[i]
+		for j := range leaving {
+			if leaving[j].Filter == row.Filter && slices.Contains(w.goesOn, row.Filter) {
+				row.RetainedAfter = leaving[j].RetainedAfter
+			}
+		}
+	}
 }
 
 // commitHeld tries until the batch is committed, is refused for good, or its oldest write has waited too long.
@@ -555,6 +602,12 @@ func (c *committer) refuse(writes []*write, err error) {
 
 // undo takes back what the making of a batch, or the queueing of a write, has named as committed.
 func (w *write) undo(b *Broker) {
+	if w.giveUp != nil {
+		w.giveUp()
+	}
+	if w.ends != nil {
+		w.app.endAgain(w.ends)
+	}
 	p := w.session
 	if p == nil {
 		return
@@ -673,6 +726,10 @@ func (w *write) apply(k *Marks) error {
 	defer a.order.Unlock()
 	if a.closed.Load() {
 		return ErrNoSuchApp
+	}
+	if w.void {
+		w.giveUp()
+		return ErrStoreUnavailable // of a connection that has ended
 	}
 	if w.logged && w.seq == 0 {
 		return ErrNoSuchApp // its rows went between the publish and the commit

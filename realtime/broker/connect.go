@@ -277,7 +277,9 @@ func (a *app) begin(c *Client) (events []suspension, replays []*Replay, durable 
 		}
 		durable = durable || sub.FilterID != 0 && !shared
 		if sub.RetainedAfter != "" {
-			replays = append(replays, &Replay{sub: s, upTo: max(sub.Begins.Seq, cursor.Seq), after: sub.RetainedAfter})
+			replays = append(replays, &Replay{
+				sub: s, upTo: max(sub.Begins.Seq, cursor.Seq), live: a.head.Load(), after: sub.RetainedAfter,
+			})
 		}
 		return true
 	})
@@ -464,7 +466,7 @@ func (b *Broker) leaveSession(c *Client, e Ending, will *Will, expiry time.Durat
 	switch {
 	case e.unborn:
 		p.kill()
-		b.committer.put(&write{app: p.app, stored: true, change: &SessionChange{App: p.app.uid, ClientID: p.clientID, Delete: true}})
+		b.deleteSession(&unended{session: p}, &SessionChange{App: p.app.uid, ClientID: p.clientID, Delete: true})
 	case b.draining.Load() && e.SendWill && (will != nil || expiry > 0):
 		// The will stays in the row, and is sent after the next start unless the client is back.
 		b.committer.saveSession(p)
@@ -472,7 +474,7 @@ func (b *Broker) leaveSession(c *Client, e Ending, will *Will, expiry time.Durat
 		w := p.kill()
 		gone := &SessionChange{App: p.app.uid, ClientID: p.clientID, Delete: true, Settle: p.app.takeBackSession(p)}
 		if will == nil || w == nil {
-			b.committer.put(&write{app: p.app, stored: true, change: gone})
+			b.deleteSession(&unended{session: p}, gone)
 			return
 		}
 		w.grant = c.Grant()

@@ -60,6 +60,7 @@ func (b *Broker) keepSessions(ctx context.Context, a *app, now time.Time) {
 	for _, p := range a.endedSessions(now) {
 		b.endSession(p, true)
 	}
+	b.endUnended(a)
 	a.forgetTrailing()
 	for _, p := range a.persistent() {
 		if p.dirty.Load() {
@@ -107,6 +108,8 @@ func (b *Broker) settleFilters(ctx context.Context, a *app) error {
 	if err := a.durable.drop(ctx, b.cfg.Store, a.uid); err != nil {
 		return err
 	}
+	// A subscription that begins while this looks around is behind the head of now, whatever is saved meanwhile.
+	head := a.head.Load()
 	lowest := map[int64]uint64{} // of the cursors that are saved
 	for _, p := range a.persistent() {
 		saved := p.saved.Load()
@@ -123,7 +126,7 @@ func (b *Broker) settleFilters(ctx context.Context, a *app) error {
 	}
 	for _, f := range a.durable.used() {
 		upTo, there := lowest[f.id]
-		if !there || upTo <= f.settled {
+		if upTo = min(upTo, head); !there || upTo <= f.settled {
 			continue
 		}
 		// A cursor may stand within a write: only the writes before it are settled as a whole.

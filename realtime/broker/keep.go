@@ -5,44 +5,51 @@ import (
 	"math"
 
 	"github.com/embercast/embercast/realtime/packet"
+	"github.com/embercast/embercast/realtime/session"
 )
 
 // keepSubscriptions commits a SUBSCRIBE of a session that outlives its connection, and begins its subscriptions in the
 // order of commits: what is queued behind it is kept for them, and what was committed before is not theirs.
 func (b *Broker) keepSubscriptions(c *Client, all []wanted) error {
 	b.limitSubscriptions(c, all)
-	change := &SessionChange{App: c.app.uid, ClientID: c.id}
+	write := &write{change: &SessionChange{App: c.app.uid, ClientID: c.id}}
 	for i := range all {
 		w := &all[i]
 		if w.result.Reason.Failed() {
 			continue
 		}
 		if err := b.holdFilter(c, w, all[:i]); err != nil {
-			c.releaseHeld(all)
+			c.giveUp(all)
 			return err
 		}
-		change.Subscribe = append(change.Subscribe, w.row(c))
+		write.change.Subscribe = append(write.change.Subscribe, w.row(c))
+		if w.sub.RetainedAfter != "" && !w.replays {
+			write.goesOn = append(write.goesOn, w.sub.Filter)
+			write.session, write.keep = c.session, true
+		}
 	}
-	if len(change.Subscribe) == 0 {
+	if len(write.change.Subscribe) == 0 {
 		return nil
 	}
-	done := make(chan error, 1)
-	b.committer.put(&write{
-		app: c.app, stored: true, change: change, done: done,
-		begin: func(seq uint64, _ *Marks) {
-			for i := range all {
-				all[i].keepAndBegin(c, seq)
-			}
-		},
-	})
-	if b.committer.ended() {
+	write.begin = func(seq uint64, _ *Marks) {
+		for i := range all {
+			all[i].keepAndBegin(c, seq)
+		}
+	}
+	write.giveUp = func() { c.giveUp(all) }
+	return b.changeSession(c, write)
+}
+
+// changeSession commits a change of a client's session, unless that ends before: then nothing of it may be written any
+// more, for the next session may have the same Client Identifier. One of begin and giveUp is called; where the outcome
+// is not known in time, later.
+func (b *Broker) changeSession(c *Client, w *write) error {
+	w.app, w.stored, w.changes, w.done = c.app, true, c.session, make(chan error, 1)
+	if !b.committer.put(w) {
+		w.giveUp()
 		return ErrDraining
 	}
-	if err := <-done; err != nil {
-		c.releaseHeld(all)
-		return err
-	}
-	return nil
+	return <-w.done
 }
 
 // limitSubscriptions refuses what the rules do not allow or is more than the client may have, as it will be judged
@@ -105,21 +112,27 @@ func (b *Broker) holdFilter(c *Client, w *wanted, before []wanted) error {
 	})
 }
 
-// releaseHeld gives back the filters of subscriptions that did not come about.
-func (c *Client) releaseHeld(all []wanted) {
+// giveUp takes back what was done for subscriptions that did not come about.
+func (c *Client) giveUp(all []wanted) {
 	for i := range all {
-		if all[i].held {
-			all[i].held = false
-			c.app.durable.release(all[i].sub.FilterID)
-		}
+		c.session.state.Stay(all[i].sub.Filter)
+		all[i].release(c)
 	}
 }
 
-// row is the subscription as it is stored.
+func (w *wanted) release(c *Client) {
+	if w.held {
+		w.held = false
+		c.app.durable.release(w.sub.FilterID)
+	}
+}
+
+// row is the subscription as it is stored. What an older one's snapshot comes to meanwhile is not to replace it there.
 func (w *wanted) row(c *Client) SubscriptionRow {
+	c.session.state.Leave(w.sub.Filter)
 	_, existed := c.session.state.Subscription(w.sub.Filter)
 	if w.sub.QoS > 0 && !w.shared && replays(w.sub, existed) {
-		w.sub.RetainedAfter = snapshotBegins
+		w.sub.RetainedAfter, w.replays = snapshotBegins, true
 	}
 	r := subscriptionRow(&w.sub)
 	r.BeginsHere = !w.goesOn
@@ -134,35 +147,60 @@ func (w *wanted) keepAndBegin(c *Client, seq uint64) {
 	if !w.goesOn {
 		w.sub.Begins = endOfSeq(seq)
 	}
-	c.session.state.Subscribe(w.sub)
+	if !c.app.keep(c.session, w.sub) {
+		w.release(c)
+		return
+	}
 	if c.ended.Load() {
 		return // it is there when the client is back
 	}
 	w.max = math.MaxInt // judged before it was committed
 	w.sub.Suspended = !c.Grant().MaySubscribe(w.inner, w.shared)
 	w.begin(c)
-	if w.sub.RetainedAfter != "" && w.result.Replay == nil {
-		c.session.state.MoveRetained(w.sub.Filter, "")
+	if !w.result.Reason.Failed() && replays(w.sub, w.result.Existed) && w.result.Replay == nil {
+		c.session.state.MoveRetained(w.sub.Filter, "") // there is nothing to send
+	}
+	if w.sub.RetainedAfter != "" {
 		c.session.dirty.Store(true)
 	}
 }
 
+// keep adds a subscription to a session; false: that has ended.
+func (a *app) keep(p *persistentSession, sub session.Subscription) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if p.forgotten {
+		return false
+	}
+	p.state.Subscribe(sub)
+	return true
+}
+
 // dropSubscriptions commits an UNSUBSCRIBE of a session that outlives its connection.
-func (b *Broker) dropSubscriptions(c *Client, filters []string) error {
+func (b *Broker) dropSubscriptions(c *Client, filters []string) ([]packet.ReasonCode, error) {
+	state := c.session.state
 	change := &SessionChange{App: c.app.uid, ClientID: c.id}
 	for _, f := range filters {
-		if _, there := c.session.state.Subscription(f); there {
-			c.session.state.Leave(f)
+		if _, there := state.Subscription(f); there {
+			state.Leave(f)
 			change.Unsubscribe = append(change.Unsubscribe, f)
 		}
 	}
 	if len(change.Unsubscribe) == 0 {
-		return nil
+		return c.app.unsubscribe(c, filters), nil
 	}
-	done := make(chan error, 1)
-	b.committer.put(&write{app: c.app, stored: true, change: change, done: done})
-	if b.committer.ended() {
-		return ErrDraining
+	var reasons []packet.ReasonCode
+	err := b.changeSession(c, &write{
+		change: change,
+		begin:  func(uint64, *Marks) { reasons = c.app.unsubscribe(c, filters) },
+		giveUp: func() {
+			for _, f := range change.Unsubscribe {
+				state.Stay(f)
+			}
+		},
+	})
+	if err != nil {
+		return nil, err
 	}
-	return <-done
+	return reasons, nil
 }

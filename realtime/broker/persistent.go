@@ -21,6 +21,8 @@ type persistentSession struct {
 	state    *session.Session
 	willOnly bool // the session ends with its connection; its row keeps the will
 
+	forgotten bool // it has ended, and another may have its Client Identifier; guarded by app.mu
+
 	dirty  atomic.Bool   // its state has changed since it was last saved
 	saved  atomic.Uint64 // seq of the cursor that the store holds
 	saving bool          // a write that saves it is queued; guarded by committer.mu
@@ -260,6 +262,7 @@ func (p *persistentSession) stop() {
 
 // forgetLocked removes the session from memory, under app.mu; its durable filters lose a subscription each.
 func (a *app) forgetLocked(p *persistentSession) {
+	p.forgotten = true
 	if a.sessions[p.clientID] == p {
 		delete(a.sessions, p.clientID)
 	}
@@ -280,7 +283,41 @@ func (b *Broker) endSession(p *persistentSession, withWill bool) {
 		b.sendStoredWill(p, w, false, &gone)
 		return
 	}
-	b.committer.put(&write{app: p.app, stored: true, change: &gone})
+	b.deleteSession(&unended{session: p}, &gone)
+}
+
+// unended is a session that has ended, whose row has still to go, and its last will if that has still to be sent.
+type unended struct {
+	session *persistentSession
+	will    *storedWill
+}
+
+func (b *Broker) deleteSession(u *unended, gone *SessionChange) {
+	b.committer.put(&write{app: u.session.app, stored: true, change: gone, ends: u})
+}
+
+// endAgain notes that the end of a session was not committed: it is tried again, for the session would rise with the next
+// start.
+func (a *app) endAgain(u *unended) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.unended = append(a.unended, u)
+}
+
+// endUnended tries again what endAgain has noted.
+func (b *Broker) endUnended(a *app) {
+	a.mu.Lock()
+	all := a.unended
+	a.unended = nil
+	a.mu.Unlock()
+	for _, u := range all {
+		gone := SessionChange{App: a.uid, ClientID: u.session.clientID, Delete: true}
+		if u.will != nil {
+			b.sendStoredWill(u.session, u.will, false, &gone)
+		} else {
+			b.deleteSession(u, &gone)
+		}
+	}
 }
 
 // endedSessions takes out the sessions whose time has passed.

@@ -24,6 +24,7 @@ const replayVisits = 256
 type Replay struct {
 	sub   *subscriber
 	upTo  uint64 // the app's head when the subscription began
+	live  uint64 // the app's head since when all comes live, where that is later: what came between at QoS 0 is in no log
 	after string // the name behind which to go on
 	ended bool
 
@@ -45,7 +46,7 @@ func (r *Replay) Next() (d Delivery, found bool) {
 	}
 	if r.look == nil {
 		r.look = func(m *message.Message) bool {
-			if m.Position.Seq > r.upTo {
+			if m.Position.Seq > r.upTo && (m.QoS > 0 || m.Position.Seq > r.live) {
 				return true
 			}
 			r.found = m
@@ -78,8 +79,11 @@ func (r *Replay) Over() bool {
 		}
 		r.sub = next
 	}
-	return r.ended
+	return r.ended || r.sub.sub.Suspended
 }
+
+// Ended reports whether everything has been said.
+func (r *Replay) Ended() bool { return r.ended }
 
 // snapshotBegins stands in RetainedAfter before the first topic of a retained snapshot: no topic sorts before it, since
 // they hold no control characters.
@@ -130,8 +134,10 @@ type wanted struct {
 	shared bool
 	held   bool // a durable filter was counted for it
 	goesOn bool // an older one at QoS 1 or 2 has begun already
-	max    int  // subscriptions of the client
-	result SubscribeResult
+	// replays tells that the retained messages are to be sent, from the first.
+	replays bool
+	max     int // subscriptions of the client
+	result  SubscribeResult
 }
 
 // judgeSubscription checks what does not change any more.
@@ -236,9 +242,7 @@ func (a *app) removeLocked(s *subscriber) {
 // order. Of a session that outlives its connection they are gone from the store when it returns; with an error none is.
 func (b *Broker) Unsubscribe(c *Client, filters []string) ([]packet.ReasonCode, error) {
 	if c.Durable() {
-		if err := b.dropSubscriptions(c, filters); err != nil {
-			return nil, err
-		}
+		return b.dropSubscriptions(c, filters)
 	}
 	return c.app.unsubscribe(c, filters), nil
 }
@@ -247,22 +251,33 @@ func (a *app) unsubscribe(c *Client, filters []string) []packet.ReasonCode {
 	reasons := make([]packet.ReasonCode, len(filters))
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	for i, f := range filters {
-		s, ok := c.subs[f]
-		if !ok {
+		there := a.removeSubscriptionLocked(c, f)
+		if p := c.session; c.Durable() && !p.forgotten {
+			sub, kept := p.state.Unsubscribe(f)
+			if kept && sub.FilterID != 0 {
+				a.durable.release(sub.FilterID)
+			}
+			// The session may be another connection's by now.
+			if h := p.holder(); h != nil && h != c {
+				a.removeSubscriptionLocked(h, f)
+			}
+			there = there || kept
+		}
+		if !there {
 			reasons[i] = packet.NoSubscriptionExisted
-			continue
-		}
-		delete(c.subs, f)
-		a.removeLocked(s)
-		if !c.Durable() {
-			continue
-		}
-		if sub, there := c.session.state.Unsubscribe(f); there && sub.FilterID != 0 {
-			a.durable.release(sub.FilterID)
 		}
 	}
 	return reasons
+}
+
+func (a *app) removeSubscriptionLocked(c *Client, filter string) (there bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s, there := c.subs[filter]
+	if there {
+		delete(c.subs, filter)
+		a.removeLocked(s)
+	}
+	return there
 }

@@ -124,6 +124,8 @@ func (b *Broker) sendStoredWill(p *persistentSession, w *storedWill, behind bool
 	if gone == nil {
 		wr.session, wr.keep, wr.endsWill = p, true, w
 		p.sendsWill(w)
+	} else {
+		wr.ends = &unended{session: p}
 	}
 	wr.stored = true
 	g := w.grant
@@ -138,6 +140,9 @@ func (b *Broker) sendStoredWill(p *persistentSession, w *storedWill, behind bool
 	if m == nil {
 		b.committer.put(wr)
 		return
+	}
+	if gone != nil {
+		wr.ends.will = w
 	}
 	u := &underWay{app: p.app}
 	wr.origin = u
@@ -155,6 +160,9 @@ func (b *Broker) sendWillBy(wr *write, u *underWay, m *message.Message, limits *
 			wr.session.endWill(wr.endsWill)
 			wr.endsWill = nil
 		}
+		if wr.ends != nil {
+			wr.ends.will = nil
+		}
 		if wr.stored {
 			b.committer.put(wr)
 		}
@@ -166,6 +174,9 @@ func (b *Broker) sendWillBy(wr *write, u *underWay, m *message.Message, limits *
 		if wr.app.reserve(limits, wr.parts) >= 0 {
 			// No room: it is not published, but what is to be committed beside it is.
 			if wr.parts = nil; wr.stored {
+				if wr.ends != nil {
+					wr.ends.will = nil
+				}
 				b.committer.put(wr)
 			}
 			return

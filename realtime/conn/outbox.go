@@ -298,7 +298,7 @@ func (c *Conn) nextRetained() (d broker.Delivery, filter string, ok bool) {
 			return d, o.replays[0].Filter(), true
 		}
 		if o.replays[0].Over() {
-			if c.durable {
+			if c.durable && o.replays[0].Ended() { // else it is another's, or goes on when the session is resumed
 				c.session.MoveRetained(o.replays[0].Filter(), "")
 				c.client.Touch()
 			}

@@ -63,6 +63,7 @@ type Taken struct {
 	State   State
 	Moved   []Subscription // whose retained snapshot has come further since the last Taken
 	Settled []SharedEntry  // that are done since the last Taken: no other member of their groups is to get them
+	Leaving []Subscription // that Leave has named, with a retained snapshot under way: how far it has come
 }
 
 // Session is the state of one session. Safe for concurrent use: its connection works on it while the broker takes the
@@ -164,6 +165,11 @@ func (s *Session) Take() Taken {
 		}
 	}
 	clear(s.moved)
+	for _, sub := range s.subscriptions {
+		if sub.leaving && sub.RetainedAfter != "" {
+			t.Leaving = append(t.Leaving, *sub)
+		}
+	}
 	t.State = s.state()
 	return t
 }

@@ -24,7 +24,11 @@ func (s *Session) Subscribe(sub Subscription) (previous Subscription, existed bo
 			sub.RetainedAfter = old.RetainedAfter
 		}
 	}
+	sub.leaving = false
 	s.subscriptions[sub.Filter] = &sub
+	if existed && sub.RetainedAfter != "" {
+		s.move(sub.Filter) // it may have come further since the row of sub was made
+	}
 	return previous, existed
 }
 
@@ -93,18 +97,35 @@ func (s *Session) moveRetained(filter, after string) {
 		return
 	}
 	sub.RetainedAfter = after
+	s.move(filter)
+}
+
+func (s *Session) move(filter string) {
 	if s.moved == nil {
 		s.moved = map[string]struct{}{}
 	}
 	s.moved[filter] = struct{}{}
 }
 
-// Leave tells that a subscription is about to be removed: Take names it no more.
+// Leave tells that a subscription is about to be removed or replaced: Take names it no more, until it is replaced or
+// Stay.
 func (s *Session) Leave(filter string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.moved, filter)
 	if sub, there := s.subscriptions[filter]; there {
 		sub.leaving = true
+	}
+}
+
+// Stay takes Leave back.
+func (s *Session) Stay(filter string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if sub, there := s.subscriptions[filter]; there && sub.leaving {
+		sub.leaving = false
+		if sub.RetainedAfter != "" {
+			s.move(filter)
+		}
 	}
 }

@@ -22,6 +22,10 @@ type Store struct {
 	BeforeCommit func(broker.Batch) error
 	// AfterCommit is called with each batch after it was committed; an error is what the broker gets instead of success.
 	AfterCommit func(broker.Batch) error
+	// BeforeCommitted is called when it is asked whether a batch was committed; an error is the answer.
+	BeforeCommitted func() error
+	// BeforeFilterIDs is called when durable filters are asked for, and may wait.
+	BeforeFilterIDs func()
 
 	mu       sync.Mutex // guards what follows
 	apps     map[broker.AppUID]*appRows
@@ -229,6 +233,11 @@ func row(m *message.Message, p message.Position) *message.Message {
 
 // Committed implements broker.Store.
 func (s *Store) Committed(_ context.Context, id [16]byte) (bool, error) {
+	if s.BeforeCommitted != nil {
+		if err := s.BeforeCommitted(); err != nil {
+			return false, err
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.batches > 0 && s.last == id, nil
@@ -289,6 +298,9 @@ func (s *Store) Messages(_ context.Context, app broker.AppUID, positions []messa
 
 // FilterIDs implements broker.Store.
 func (s *Store) FilterIDs(_ context.Context, app broker.AppUID, filters []string) ([]int64, error) {
+	if s.BeforeFilterIDs != nil {
+		s.BeforeFilterIDs()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a := s.apps[app]
