@@ -428,6 +428,7 @@ func (p *peer) transmit(o *outgoing, again bool) {
 
 func (p *peer) release(o *outgoing) {
 	o.released++
+	p.w.h.Note(p.name, fmt.Sprintf("sends PUBREL of %v", o.ID))
 	p.link.send(&packet.Ack{Kind: packet.TypePubrel, PacketID: o.packetID})
 }
 
@@ -512,6 +513,7 @@ func (p *peer) publish() {
 	}
 	if m.QoS > 0 {
 		o.packetID = p.freeID()
+		o.Note = fmt.Sprint(" by ", o.packetID)
 		p.out = append(p.out, o)
 	}
 	p.transmit(o, false)

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/embercast/embercast/realtime/packet"
@@ -129,6 +130,7 @@ func (p *peer) takeAck(a *packet.Ack) {
 		if a.Reason != packet.Success && o.released == 1 {
 			p.fault(o.ID, "PUBCOMP for %v says %v", o.ID, a.Reason)
 		}
+		p.w.h.Note(p.name, fmt.Sprintf("gets PUBCOMP of %v, %v", o.ID, a.Reason))
 		p.out = slices.Delete(p.out, i, i+1)
 		p.w.sees("pubcomp")
 	case a.Reason.Failed():

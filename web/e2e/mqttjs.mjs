@@ -14,6 +14,7 @@ function handshake() {
 }
 
 function listen() {
+  client.on('connect', packet => say({ event: 'connected', session_present: packet.sessionPresent }));
   client.on('message', (topic, payload, packet) => {
     say({ event: 'message', topic, payload: payload.toString(), qos: packet.qos, retain: packet.retain, dup: packet.dup });
   });
@@ -52,10 +53,14 @@ function flood({ base, topics, window }) {
 
 serve({
   hello() {}, // it has started
-  connect({ url, client_id, username, password, version, clean, keep_alive, will, ca }) {
+  // expiry: of the session, in seconds; with it, the client connects again by itself after so many milliseconds as reconnect says.
+  connect({ url, client_id, username, password, version, clean, keep_alive, will, ca, expiry = 0, reconnect = 0 }) {
     client = mqtt.connect(url, {
       clientId: client_id, username, password, protocolVersion: version, clean, keepalive: keep_alive, will, ca,
-      reconnectPeriod: 0, connectTimeout: 30_000, resubscribe: false,
+      reconnectPeriod: reconnect, connectTimeout: 30_000, resubscribe: false,
+      ...(expiry && version === 5 ? { properties: { sessionExpiryInterval: expiry } } : {}),
+      // By default these forget what is under way when the client leaves.
+      ...(clean ? {} : { incomingStore: new mqtt.Store({ clean: false }), outgoingStore: new mqtt.Store({ clean: false }) }),
     });
     listen();
     return handshake();
@@ -65,4 +70,6 @@ serve({
   publish: ({ topic, payload, qos, retain }) => outcome(client.publishAsync(topic, payload, { qos, retain }), packet => [packet?.reasonCode ?? 0]),
   flood,
   disconnect: async () => { await client.endAsync(); },
+  // back connects after disconnect, with the session that the client has kept.
+  back() { client.reconnect(); return handshake(); },
 });

@@ -47,6 +47,8 @@ def value(reason):
 def on_connect(_client, _userdata, flags, reason, _properties=None):
     with lock:
         command = waiting.pop("connect", None)
+    if value(reason) == 0:
+        say({"event": "connected", "session_present": bool(flags["session present"])})
     if command is None:
         return
     if value(reason) == 0:
@@ -149,13 +151,16 @@ class Flood:
         self.room.release()
 
 
-def connect(command, url, client_id, version, clean, keep_alive, username=None, password=None, will=None, ca=None):
+def connect(command, url, client_id, version, clean, keep_alive, username=None, password=None, will=None, ca=None, expiry=0, reconnect=0):
+    """expiry is the session's, in seconds; reconnect: after so many milliseconds the client connects again by itself."""
     global client
     at = urllib.parse.urlsplit(url)
     protocol = {3: mqtt.MQTTv31, 4: mqtt.MQTTv311, 5: mqtt.MQTTv5}[version]
     start = {} if protocol == mqtt.MQTTv5 else {"clean_session": clean}
     client = Client(client_id, protocol=protocol, transport="websockets" if at.scheme.startswith("ws") else "tcp",
-                    reconnect_on_failure=False, **start)
+                    reconnect_on_failure=reconnect > 0, **start)
+    if reconnect:
+        client.reconnect_delay_set(reconnect / 1000, reconnect / 1000)
     if at.scheme.startswith("ws"):
         client.ws_set_options(path=at.path)
     if at.scheme in ("wss", "mqtts"):
@@ -169,6 +174,9 @@ def connect(command, url, client_id, version, clean, keep_alive, username=None, 
     with lock:
         waiting["connect"] = command
     more = {"clean_start": clean} if protocol == mqtt.MQTTv5 else {}
+    if protocol == mqtt.MQTTv5 and expiry:
+        more["properties"] = mqtt.Properties(mqtt.PacketTypes.CONNECT)
+        more["properties"].SessionExpiryInterval = expiry
     client.connect(at.hostname, at.port, keepalive=keep_alive, **more)
     client.loop_start()
 
@@ -202,11 +210,20 @@ def disconnect(command):
     say({"id": command, "ok": {}})
 
 
+def back(command):
+    """Connects after disconnect, with the session that the client has kept."""
+    with lock:
+        waiting["connect"] = command
+    client.reconnect()
+    client.loop_start()
+
+
 def hello(command):
     say({"id": command, "ok": {}})
 
 
-commands = {"hello": hello, "connect": connect, "subscribe": subscribe, "unsubscribe": unsubscribe, "publish": publish, "flood": flood, "disconnect": disconnect}
+commands = {"hello": hello, "connect": connect, "subscribe": subscribe, "unsubscribe": unsubscribe, "publish": publish, "flood": flood, "disconnect": disconnect,
+            "back": back}
 for line in sys.stdin:
     order = json.loads(line)
     number, name = order.pop("id"), order.pop("do")
