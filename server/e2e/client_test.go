@@ -170,6 +170,7 @@ type client struct {
 	id       string
 	messages inbox[message]
 	acked    inbox[acked]
+	sessions inbox[bool]   // for each CONNACK, whether a session was present
 	ended    chan struct{} // closed when the network is gone
 	endOnce  sync.Once
 	endCode  int // of the server's DISCONNECT; 0: there was none; read it after ended
@@ -187,7 +188,8 @@ func (c *client) take(line []byte, event string) {
 	var of struct {
 		message
 		acked
-		Code int
+		Code    int
+		Present bool `json:"session_present"`
 		// Both have a topic; the outer one takes it.
 		Topic string
 	}
@@ -201,6 +203,8 @@ func (c *client) take(line []byte, event string) {
 		c.messages.put(of.message)
 	case "acked":
 		c.acked.put(acked{of.Topic, of.Value})
+	case "connected":
+		c.sessions.put(of.Present)
 	case "disconnect":
 		c.endCode = of.Code
 	case "close":
@@ -226,6 +230,7 @@ type login struct {
 	username  string // the app's id if empty
 	keepAlive int    // seconds
 	will      *will
+	lasts     bool   // the session outlives the connection, and the client connects again by itself
 	ca        string // PEM file
 }
 
@@ -257,6 +262,9 @@ func (c *client) connectTo(l login) reply {
 	}
 	if l.keepAlive != 0 {
 		of["keep_alive"] = l.keepAlive
+	}
+	if l.lasts {
+		of["clean"], of["expiry"], of["reconnect"] = false, 3600, 50
 	}
 	if l.will != nil {
 		of["will"] = l.will

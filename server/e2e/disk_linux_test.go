@@ -165,8 +165,10 @@ type inode struct {
 	now      []byte
 	synced   []byte
 	unsynced []func([]byte) []byte // the changes since
+	done     int                   // changes that are synced
 	syncs    int
 	topics   []*written // in unsynced changes
+	told     int        // topics that are synced
 }
 
 func newDisk(tb testing.TB, dir string) *disk {
@@ -300,14 +302,19 @@ func (d *disk) begin(c *call) func() {
 	if !ok || f == nil {
 		return nil
 	}
-	content, done, topics := append([]byte(nil), f.now...), len(f.unsynced), len(f.topics)
+	// Two syncs of one file may overlap, and the later one end first: what is synced is counted from the beginning.
+	content, done, topics := append([]byte(nil), f.now...), f.done+len(f.unsynced), f.told+len(f.topics)
 	return func() {
-		f.synced, f.unsynced = content, f.unsynced[done:]
 		f.syncs++
-		for _, w := range f.topics[:topics] {
-			w.synced = true
+		if more := done - f.done; more > 0 {
+			f.synced, f.unsynced, f.done = content, f.unsynced[more:], done
 		}
-		f.topics = f.topics[topics:]
+		if more := topics - f.told; more > 0 {
+			for _, w := range f.topics[:more] {
+				w.synced = true
+			}
+			f.topics, f.told = f.topics[more:], topics
+		}
 	}
 }
 

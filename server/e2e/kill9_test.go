@@ -44,7 +44,10 @@ func TestNothingAcknowledgedIsLostWhenTheServerIsKilledAgainAndAgain(t *testing.
 }
 
 // sessionsLast says that sessions outlive their connections in this version of the server.
-const sessionsLast = false
+const sessionsLast = true
+
+// groupsLast says that what a group shares outlives its members' connections.
+const groupsLast = true
 
 // populate adds those who publish and those who subscribe.
 func populate(w *world) {
@@ -69,9 +72,10 @@ func populate(w *world) {
 	w.join("sub-old-ends", behaviour{version: packet.V311, lasts: true, filters: []string{"c/3", "r/2"}, granted: 1, leaves: 25, ends: true})
 	w.join("sub-live", behaviour{version: packet.V5, filters: []string{"c/#", "r/#", "will/#"}, granted: 2, leaves: 100})
 	w.joinByREST("pub-rest", "c/1", "c/6", "r/all", "r/5")
-	if sessionsLast {
+	if groupsLast {
 		populateGroups(w)
-	} else {
+	}
+	if !sessionsLast {
 		for _, p := range w.peers {
 			p.lasts = false
 			if len(p.topics) > 0 {

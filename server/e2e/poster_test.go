@@ -29,18 +29,22 @@ func (w *world) joinByREST(name string, topics ...string) {
 }
 
 func (p *poster) run(ctx context.Context) {
-	for p.w.awaitUp(ctx) {
+	for {
+		run := p.w.h.Run() // before: the server that a call goes to may be killed before it is made
+		if !p.w.awaitUp(ctx) {
+			return
+		}
 		p.w.stayAway(ctx, rand.N(2*pauseMax))
 		if p.w.calm() {
 			p.w.stayAway(ctx, 5*time.Millisecond)
 			continue
 		}
-		p.publish(ctx)
+		p.publish(ctx, run)
 	}
 }
 
-// publish publishes some messages as one write.
-func (p *poster) publish(ctx context.Context) {
+// publish publishes some messages as one write, to the server of a run at the earliest.
+func (p *poster) publish(ctx context.Context, run int) {
 	p.open.Store(true)
 	defer p.open.Store(false)
 	type post struct {
@@ -70,7 +74,6 @@ func (p *poster) publish(ctx context.Context) {
 		p.w.h.Fault(p.name, "is answered "+http.StatusText(status), ids[0])
 	}
 	// Nobody has said what came of it. It is known to be over when another server is up.
-	run := p.w.h.Run()
 	for p.w.awaitUp(ctx) && p.w.h.Run() == run {
 		p.w.stayAway(ctx, time.Millisecond)
 	}

@@ -67,7 +67,7 @@ func newWorld(t story, seed uint64, more ...string) *world {
 		}
 	})
 	w.start()
-	w.app = w.s.newApp("crash", anything...)
+	w.app = w.s.newApp("crash", append(anything, allow("share", "#"))...)
 	w.app.set(`{"history_seconds":1}`)
 	return w
 }
@@ -218,6 +218,9 @@ var moments = []string{"connack", "resumed", "puback", "pubrec", "pubrel", "pubc
 func (w *world) round() {
 	w.t.Helper()
 	limit := w.draw(20, 600)
+	if w.rng.IntN(10) == 0 {
+		limit = w.draw(1000, 2500) // the housekeeper comes by each second
+	}
 	var happened chan struct{}
 	if w.rng.IntN(2) == 0 {
 		happened = w.await(moments[w.rng.IntN(len(moments))], 1+w.rng.IntN(10))

@@ -30,8 +30,9 @@ type Message struct {
 	Topic  string
 	QoS    byte
 	Retain bool
-	Clear  bool // without a payload: with Retain, it clears
-	Will   bool // the server may publish it, or not
+	Clear  bool   // without a payload: with Retain, it clears
+	Will   bool   // the server may publish it, or not
+	Note   string // for reports
 }
 
 // moment is a point in the history: the number of what happened then; 0 is never.
@@ -130,7 +131,7 @@ func (h *History) Sent(msg Message) {
 	if m == nil {
 		what = "sends"
 	}
-	at := h.happensLocked(msg.ID.From, what, msg.ID, fmt.Sprintf("%s QoS %d%s", msg.Topic, msg.QoS, flags(msg)))
+	at := h.happensLocked(msg.ID.From, what, msg.ID, fmt.Sprintf("%s QoS %d%s%s", msg.Topic, msg.QoS, flags(msg), msg.Note))
 	if m != nil {
 		m.sends++
 		m.lastSent = at
@@ -212,7 +213,7 @@ func (h *History) Note(who, what string) {
 func (h *History) Fault(who, what string, id ID) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.faultLocked(who, nil, h.messages[id], "%s: %s", who, what)
+	h.faultLocked(who, nil, about(h.messages[id]), "%s: %s", who, what)
 }
 
 // Faults returns what must not have happened, each with the part of the history that it belongs to.
@@ -240,13 +241,21 @@ func (m *message) proveLocked(at moment) {
 
 // certainlyBefore reports whether other took its place in the server's order after m, whatever happened unseen.
 func (m *message) certainlyBefore(other *message) bool {
-	if m.ID.From == other.ID.From && m.ID.N < other.ID.N && m.stream() == other.stream() {
-		// One of QoS 1 that is sent again may be published again, after what followed it.
-		if m.QoS == 2 || other.acked != 0 && m.lastSent < other.acked {
-			return true
-		}
+	if m.done != 0 && m.done < other.firstSent {
+		return true
 	}
-	return m.done != 0 && m.done < other.firstSent
+	if m.ID.From != other.ID.From || m.ID.N >= other.ID.N || m.stream() != other.stream() {
+		return false
+	}
+	switch {
+	case m.QoS == 2 || m.sends == 1:
+		return true
+	case other.QoS == 2:
+		// Each sending of QoS 1 may publish it once more, after one of QoS 2 that was published by its first.
+		return m.lastSent < other.firstSent
+	default:
+		return other.acked != 0 && m.lastSent < other.acked
+	}
 }
 
 // Outstanding returns how many messages, retained ones among them, some session must still get.
@@ -268,11 +277,11 @@ func (h *History) Settle() {
 	defer h.mu.Unlock()
 	for _, s := range h.order {
 		for _, m := range s.missingLocked() {
-			h.faultLocked(s.name, s, m, "%s never got %v (%s), which was acknowledged", s.name, m.ID, m.Topic)
+			h.faultLocked(s.name, s, about(m), "%s never got %v (%s), which was acknowledged", s.name, m.ID, m.Topic)
 		}
 		for _, topic := range s.snapshotMissingLocked() {
 			due := s.snapshot[topic]
-			h.faultLocked(s.name, s, due.value, "%s never got the retained message of %s, %v or a later one, after its SUBSCRIBE", s.name, topic, due.value.ID)
+			h.faultLocked(s.name, s, about(due.value), "%s never got the retained message of %s, %v or a later one, after its SUBSCRIBE", s.name, topic, due.value.ID)
 		}
 		s.settleLocked()
 	}

@@ -253,6 +253,14 @@ func TestAHistory(t *testing.T) {
 			p.Retained(p.Read(), map[string]ID{"t/1": q})
 			return p.read("t/1", 1)
 		}},
+		{"where a message of QoS 1 that is sent again replaces one of QoS 2 that is not is without fault", "", func(p past) past {
+			p.sendsWith("t/1", 1, retained, 1).sendsWith("t/1", 2, retained, 2).crashes()
+			return p.sendsWith("t/1", 1, retained, 1).sendsWith("t/1", 2, retained, 2).acked(1, 2).read("t/1", 1)
+		}},
+		{"where a message of QoS 1 that is sent again replaces one that is sent again behind it", "p#1 is retained at t/1", func(p past) past {
+			p.sendsWith("t/1", 1, retained, 1, 2).crashes()
+			return p.sendsWith("t/1", 1, retained, 1, 2).acked(1, 2).read("t/1", 1)
+		}},
 		{"where the retained message is gone", "nothing is retained at t/1, though p#1 was acknowledged", func(p past) past {
 			return p.sendsWith("t/1", 1, retained, 1).acked(1).read("t/1", 0)
 		}},
@@ -280,6 +288,16 @@ func TestAHistory(t *testing.T) {
 			p.sendsWith("t/1", 2, retained, 1).acked(1).gets("t/1", 1).subscribes(p.b, "t/#", true)
 			p.sendsWith("t/1", 2, retained, 2).acked(2).gets("t/1", 2).b.Delivered(Delivery{ID: id(2), Topic: "t/1", QoS: 2})
 			return p.settles()
+		}},
+		{"where SUBSCRIBE does not bring what is cleared meanwhile is without fault", "", func(p past) past {
+			p.sendsWith("t/1", 2, retained, 1).acked(1).gets("t/1", 1).subscribes(p.b, "t/#", true)
+			p.Sent(Message{ID: id(2), Topic: "t/1", QoS: 2, Retain: true, Clear: true})
+			p.acked(2).gets("t/1", 2).b.Delivered(Delivery{ID: id(2), Topic: "t/1", QoS: 2})
+			return p.settles()
+		}},
+		{"where a SUBSCRIBE that may not have arrived brings no retained message is without fault", "", func(p past) past {
+			p.sendsWith("t/1", 2, retained, 1).acked(1).gets("t/1", 1).b.Subscribing("t/#", 2, true)
+			return p.crashes().subscribes(p.b, "t/#", false).settles()
 		}},
 		{"where SUBSCRIBE brings an old retained message", "b got p#1 (t/1) as retained, though p#2 was acknowledged before its SUBSCRIBE", func(p past) past {
 			p.sendsWith("t/1", 2, retained, 1, 2).acked(1, 2).gets("t/1", 1, 2).subscribes(p.b, "t/#", true)

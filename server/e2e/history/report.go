@@ -32,7 +32,7 @@ func (e entry) String() string {
 const (
 	journalMax = 200_000 // entries; some rounds of a crash test
 	faultsMax  = 20
-	reportMax  = 80    // lines of a fault
+	reportMax  = 120   // lines of a fault
 	aroundMax  = 15    // of them what the client did before the fault
 	lifeMax    = 1_000 // entries before the message in which the life of those concerned is shown
 )
@@ -55,15 +55,15 @@ func (j *journal) add(e entry) {
 // inOrder returns the entries, oldest first.
 func (j *journal) inOrder() []entry { return slices.Concat(j.entries[j.next:], j.entries[:j.next]) }
 
-// faultLocked notes a fault with what belongs to it: all about the message and its neighbours in its stream, the life of the
-// session, and what its client did last.
-func (h *History) faultLocked(who string, s *Session, m *message, format string, args ...any) {
+// faultLocked notes a fault with what belongs to it: all about the messages and those before and after them, the life of the
+// session and of the publishers, and what its client did last.
+func (h *History) faultLocked(who string, s *Session, about []*message, format string, args ...any) {
 	if len(h.faults) >= faultsMax {
 		return
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, format, args...)
-	for _, line := range h.excerptLocked(who, s, m) {
+	for _, line := range h.excerptLocked(who, s, about) {
 		b.WriteString("\n    " + line)
 	}
 	h.faults = append(h.faults, b.String())
@@ -72,7 +72,12 @@ func (h *History) faultLocked(who string, s *Session, m *message, format string,
 	}
 }
 
-func (h *History) excerptLocked(who string, s *Session, m *message) []string {
+// about returns the messages that are there.
+func about(messages ...*message) []*message {
+	return slices.DeleteFunc(messages, func(m *message) bool { return m == nil })
+}
+
+func (h *History) excerptLocked(who string, s *Session, about []*message) []string {
 	entries := h.journal.inOrder()
 	from := 0
 	for i, around := len(entries)-1, 0; i >= 0 && around < aroundMax; i-- {
@@ -82,15 +87,23 @@ func (h *History) excerptLocked(who string, s *Session, m *message) []string {
 		from = i
 	}
 	since := h.now - lifeMax
-	if m != nil {
+	concerned := map[string]bool{"server": true}
+	neighbours := map[ID]bool{}
+	if s != nil {
+		concerned[s.name] = true
+	}
+	for _, m := range about {
 		since = min(since, m.firstSent-lifeMax)
+		concerned[m.ID.From] = true
+		for n := m.ID.N - 1; n <= m.ID.N+1; n++ {
+			neighbours[ID{m.ID.From, n}] = true
+		}
 	}
 	var lines []string
 	for i, e := range entries {
-		neighbour := m != nil && e.id.From == m.ID.From && e.id.N >= m.ID.N-1 && e.id.N <= m.ID.N+1
-		about := neighbour && (e.who == m.ID.From || s == nil || e.who == s.name)
-		life := e.id == ID{} && e.at >= since && (e.who == "server" || s != nil && e.who == s.name || m != nil && e.who == m.ID.From)
-		if about || life || i >= from && e.who == who {
+		ofMessage := neighbours[e.id] && (s == nil || concerned[e.who])
+		ofLife := e.id == ID{} && e.at >= since && concerned[e.who]
+		if ofMessage || ofLife || i >= from && e.who == who {
 			lines = append(lines, e.String())
 		}
 	}

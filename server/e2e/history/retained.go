@@ -46,21 +46,21 @@ func (h *History) Retained(r Reading, values map[string]ID) {
 		id, there := values[topic]
 		if !there {
 			if !mayBeAbsent(list, r.at) {
-				h.faultLocked("reader", nil, last, "nothing is retained at %s, though %v was acknowledged", topic, last.ID)
+				h.faultLocked("reader", nil, about(last), "nothing is retained at %s, though %v was acknowledged", topic, last.ID)
 			}
 			continue
 		}
 		i := slices.IndexFunc(list, func(m *message) bool { return m.ID == id })
 		switch {
 		case i < 0:
-			h.faultLocked("reader", nil, last, "%v is retained at %s, which was never sent to it or is long superseded by %v", id, topic, last.ID)
+			h.faultLocked("reader", nil, about(last), "%v is retained at %s, which was never sent to it or is long superseded by %v", id, topic, last.ID)
 		case superseded(list[i], list, r.at):
-			h.faultLocked("reader", nil, list[i], "%v is retained at %s, though %v was acknowledged after it", id, topic, last.ID)
+			h.faultLocked("reader", nil, about(list[i], last), "%v is retained at %s, though %v was acknowledged after it", id, topic, last.ID)
 		}
 	}
 	for topic, id := range values {
 		if h.retained[topic] == nil {
-			h.faultLocked("reader", nil, h.messages[id], "%v is retained at %s, where nothing retained was sent", id, topic)
+			h.faultLocked("reader", nil, about(h.messages[id]), "%v is retained at %s, where nothing retained was sent", id, topic)
 		}
 	}
 }
@@ -92,6 +92,14 @@ func (s *Session) oweSnapshotLocked(at moment, filter string) {
 	}
 }
 
+func (s *Session) forgiveSnapshotLocked(filter string) {
+	for topic := range s.snapshot {
+		if matches(filter, topic) {
+			delete(s.snapshot, topic)
+		}
+	}
+}
+
 // paidLocked notes that something of a topic has come: it is what a SUBSCRIBE asked for, unless it is older.
 func (s *Session) paidLocked(topic string, m *message) {
 	owed, ok := s.snapshot[topic]
@@ -100,10 +108,14 @@ func (s *Session) paidLocked(topic string, m *message) {
 	}
 }
 
-// snapshotMissingLocked returns the topics of which a retained message is still to come.
+// snapshotMissingLocked returns the topics of which a retained message is still to come. One that was cleared meanwhile may
+// be gone when the server looks.
 func (s *Session) snapshotMissingLocked() []string {
 	var topics []string
 	for topic, owed := range s.snapshot {
+		if slices.ContainsFunc(s.h.retained[topic], func(m *message) bool { return m.Clear && m.firstSent > owed.since }) {
+			continue
+		}
 		if slices.ContainsFunc(s.subscriptions, func(u *subscription) bool {
 			return u.certain() && u.confirmed > owed.since && matches(u.filter, topic)
 		}) {
@@ -127,10 +139,10 @@ func (s *Session) retainedDeliveryLocked(m *message) {
 	list := h.retained[m.Topic]
 	switch {
 	case since == 0:
-		h.faultLocked(s.name, s, m, "%s got %v (%s) as retained without having subscribed", s.name, m.ID, m.Topic)
+		h.faultLocked(s.name, s, about(m), "%s got %v (%s) as retained without having subscribed", s.name, m.ID, m.Topic)
 	case !slices.Contains(list, m):
-		h.faultLocked(s.name, s, m, "%s got %v (%s) as retained, which it never was or which is long superseded", s.name, m.ID, m.Topic)
+		h.faultLocked(s.name, s, about(m), "%s got %v (%s) as retained, which it never was or which is long superseded", s.name, m.ID, m.Topic)
 	case superseded(m, list, since):
-		h.faultLocked(s.name, s, m, "%s got %v (%s) as retained, though %v was acknowledged before its SUBSCRIBE", s.name, m.ID, m.Topic, lastProven(list, since).ID)
+		h.faultLocked(s.name, s, about(m, lastProven(list, since)), "%s got %v (%s) as retained, though %v was acknowledged before its SUBSCRIBE", s.name, m.ID, m.Topic, lastProven(list, since).ID)
 	}
 }

@@ -165,6 +165,9 @@ func (s *Session) Subscribing(filter string, qos byte, snapshot bool) {
 		}
 		s.subscriptions = append(s.subscriptions, &subscription{filter: filter, qos: qos, start: at})
 	}
+	if snapshot || last == nil || !last.certain() {
+		s.forgiveSnapshotLocked(filter) // it was perhaps never asked for, or is asked for anew
+	}
 	if snapshot {
 		s.oweSnapshotLocked(at, filter)
 	}
@@ -205,11 +208,7 @@ func (s *Session) Unsubscribing(filter string) {
 	for key, list := range s.expected {
 		s.expected[key] = slices.DeleteFunc(list, func(m *message) bool { return !s.mustHaveLocked(m) })
 	}
-	for name := range s.snapshot {
-		if matches(filter, name) {
-			delete(s.snapshot, name)
-		}
-	}
+	s.forgiveSnapshotLocked(filter)
 }
 
 // Unsubscribed tells that UNSUBACK has come.
@@ -314,13 +313,13 @@ func (s *Session) Delivered(d Delivery) {
 		h.faultLocked(s.name, s, nil, "%s got %v (%s), which was never sent or is long settled", s.name, d.ID, d.Topic)
 		return
 	case m.Topic != d.Topic:
-		h.faultLocked(s.name, s, m, "%s got %v at %s, which was sent to %s", s.name, m.ID, d.Topic, m.Topic)
+		h.faultLocked(s.name, s, about(m), "%s got %v at %s, which was sent to %s", s.name, m.ID, d.Topic, m.Topic)
 		return
 	case m.refused:
-		h.faultLocked(s.name, s, m, "%s got %v (%s), which was refused", s.name, m.ID, m.Topic)
+		h.faultLocked(s.name, s, about(m), "%s got %v (%s), which was refused", s.name, m.ID, m.Topic)
 		return
 	case d.QoS > m.QoS:
-		h.faultLocked(s.name, s, m, "%s got %v with QoS %d, which was sent with QoS %d", s.name, m.ID, d.QoS, m.QoS)
+		h.faultLocked(s.name, s, about(m), "%s got %v with QoS %d, which was sent with QoS %d", s.name, m.ID, d.QoS, m.QoS)
 	}
 	m.proveLocked(at)
 	if d.Retain {
@@ -339,7 +338,7 @@ func (s *Session) oldLocked(d Delivery) bool {
 
 func (s *Session) liveDeliveryLocked(m *message, d Delivery, at moment) {
 	if !s.mayHaveLocked(m) {
-		s.h.faultLocked(s.name, s, m, "%s got %v (%s), to which it had no subscription at that time", s.name, m.ID, m.Topic)
+		s.h.faultLocked(s.name, s, about(m), "%s got %v (%s), to which it had no subscription at that time", s.name, m.ID, m.Topic)
 		return
 	}
 	r := m.receipts[s]
@@ -350,7 +349,7 @@ func (s *Session) liveDeliveryLocked(m *message, d Delivery, at moment) {
 	} else {
 		s.h.counts.Again++
 		if d.QoS == 2 || r.qos == 2 {
-			s.h.faultLocked(s.name, s, m, "%s got %v (%s) with QoS 2 more than once", s.name, m.ID, m.Topic)
+			s.h.faultLocked(s.name, s, about(m), "%s got %v (%s) with QoS 2 more than once", s.name, m.ID, m.Topic)
 		}
 	}
 	r.qos = max(r.qos, d.QoS)
@@ -361,7 +360,7 @@ func (s *Session) liveDeliveryLocked(m *message, d Delivery, at moment) {
 		r.connection, r.times = s.connection, 0
 	}
 	if r.times++; r.times > m.sends {
-		s.h.faultLocked(s.name, s, m, "%s got %v (%s) %d times by one connection, and it was sent %d times", s.name, m.ID, m.Topic, r.times, m.sends)
+		s.h.faultLocked(s.name, s, about(m), "%s got %v (%s) %d times by one connection, and it was sent %d times", s.name, m.ID, m.Topic, r.times, m.sends)
 	}
 	s.inConnectionLocked(m)
 }
@@ -382,11 +381,12 @@ func (s *Session) firstDeliveryLocked(m *message, d Delivery) {
 		return
 	}
 	if want := s.grantedLocked(m); d.QoS < want {
-		s.h.faultLocked(s.name, s, m, "%s got %v (%s) with QoS %d, want %d", s.name, m.ID, m.Topic, d.QoS, want)
+		s.h.faultLocked(s.name, s, about(m), "%s got %v (%s) with QoS %d, want %d", s.name, m.ID, m.Topic, d.QoS, want)
 	}
 	p := s.progressLocked(key)
-	if m.ID.N < p.latest {
-		s.h.faultLocked(s.name, s, m, "%s got %v (%s) after #%d", s.name, m.ID, m.Topic, p.latest)
+	// A message that was sent again may have had its place before the subscription began, and comes as its repetition.
+	if m.ID.N < p.latest && (m.sends == 1 || s.subscribedBeforeLocked(m)) {
+		s.h.faultLocked(s.name, s, about(m), "%s got %v (%s) after #%d", s.name, m.ID, m.Topic, p.latest)
 	}
 	p.latest = max(p.latest, m.ID.N)
 	list := s.expected[key]
@@ -397,10 +397,17 @@ func (s *Session) firstDeliveryLocked(m *message, d Delivery) {
 			kept = append(kept, e)
 		case e == m || e.abandoned():
 		default:
-			s.h.faultLocked(s.name, s, e, "%s got %v (%s), and not %v before it", s.name, m.ID, m.Topic, e.ID)
+			s.h.faultLocked(s.name, s, about(e), "%s got %v (%s), and not %v before it", s.name, m.ID, m.Topic, e.ID)
 		}
 	}
 	s.expected[key] = kept
+}
+
+// subscribedBeforeLocked reports whether a subscription was in force beyond doubt when the message was first sent.
+func (s *Session) subscribedBeforeLocked(m *message) bool {
+	return slices.ContainsFunc(s.subscriptions, func(u *subscription) bool {
+		return u.certain() && u.confirmed < m.firstSent && matches(u.filter, m.Topic)
+	})
 }
 
 // grantedLocked returns the QoS that a message must come with at least: of those subscriptions beyond doubt.
@@ -433,7 +440,7 @@ func (s *Session) inConnectionLocked(m *message) {
 		p.connection, p.inConnection = s.connection, 0
 	}
 	if m.ID.N <= p.inConnection {
-		s.h.faultLocked(s.name, s, m, "%s got %v (%s) after #%d by one connection, both sent once", s.name, m.ID, m.Topic, p.inConnection)
+		s.h.faultLocked(s.name, s, about(m), "%s got %v (%s) after #%d by one connection, both sent once", s.name, m.ID, m.Topic, p.inConnection)
 	}
 	p.inConnection = m.ID.N
 }
