@@ -152,7 +152,8 @@ func (w *write) publisherBroken() bool {
 // breakPublishers notes, under committer.mu, the connections that end with the failure of their writes.
 func breakPublishers(writes []*write, err error) {
 	for _, w := range writes {
-		if u, ok := w.origin.(*underWay); ok && u.client != nil && EndsConnection(w.verdict(err), u.client.version) {
+		u, ok := w.origin.(*underWay)
+		if ok && u.client != nil && (w.duplicate != 0 || EndsConnection(w.verdict(err), u.client.version)) {
 			u.client.broken = true
 		}
 	}
@@ -685,10 +686,6 @@ func (w *write) tellSaved(err error, k *Marks) {
 	mark := uint64(0)
 	switch {
 	case w.snap != nil:
-		if err == nil {
-			w.session.saved.Store(w.snap.change.Keep.Cursor.Seq)
-			w.app.forgetSettled(w.snap.taken.Settled)
-		}
 		if w.snap.client == nil {
 			return
 		}
@@ -755,6 +752,13 @@ func (w *write) apply(k *Marks) error {
 	}
 	if w.logged {
 		a.head.Store(w.seq)
+	}
+	if w.change != nil {
+		a.forgetSettled(w.change.Settle)
+	}
+	if w.snap != nil {
+		w.session.saved.Store(w.snap.change.Keep.Cursor.Seq)
+		a.forgetSettled(w.snap.change.Settle)
 	}
 	if w.begin != nil {
 		w.begin(w.seq, k)

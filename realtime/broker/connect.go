@@ -255,7 +255,8 @@ func (a *app) begin(c *Client) (events []suspension, replays []*Replay, durable 
 	if c.ended.Load() {
 		return nil, nil, false
 	}
-	g, cursor := c.Grant(), c.session.state.Cursor()
+	// What lies behind comes by the log; what was sent before may have been seen before the SUBSCRIBE.
+	g, taken := c.Grant(), c.session.state.Taken()
 	c.session.state.Subscriptions(func(sub *session.Subscription) bool {
 		_, inner, shared, err := topic.ParseShared(sub.Filter)
 		if err != nil {
@@ -278,7 +279,7 @@ func (a *app) begin(c *Client) (events []suspension, replays []*Replay, durable 
 		durable = durable || sub.FilterID != 0 && !shared
 		if sub.RetainedAfter != "" {
 			replays = append(replays, &Replay{
-				sub: s, upTo: max(sub.Begins.Seq, cursor.Seq), live: a.head.Load(), after: sub.RetainedAfter,
+				sub: s, upTo: max(sub.Begins.Seq, taken.Seq), live: a.head.Load(), after: sub.RetainedAfter,
 			})
 		}
 		return true

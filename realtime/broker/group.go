@@ -29,7 +29,9 @@ type groupLog struct {
 	mu       sync.Mutex // guards what follows; no other lock is taken while it is held
 	read     message.Position
 	returned []*message.Message // assigned, and not taken in the end
+	owed     []message.Position // of those, what has to be read again
 	assigned map[message.Position]*assignment
+	gone     map[message.Position]struct{} // whose rows have gone since the page was read that is being handed out
 	turn     uint64
 }
 
@@ -107,7 +109,7 @@ func (g *groupLog) handOut() (more bool) {
 		return false
 	}
 	for i, m := range messages {
-		if !g.assign(m) {
+		if !g.assign(m, fromLog) {
 			g.giveBack(messages[i:], fromLog)
 			return false
 		}
@@ -117,23 +119,32 @@ func (g *groupLog) handOut() (more bool) {
 			g.mu.Unlock()
 		}
 	}
-	return len(messages) > 0
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(messages) > 0 || len(g.owed) > 0
 }
 
 // next returns what is to be handed out next.
 func (g *groupLog) next() (messages []*message.Message, fromLog bool, err error) {
 	g.mu.Lock()
 	messages, g.returned = g.returned, nil
-	read := g.read
+	read, owed := g.read, slices.Clone(g.owed)
+	g.gone = map[message.Position]struct{}{}
 	g.mu.Unlock()
 	if len(messages) > 0 || !g.a.hasMembers(g.key) {
-		if len(messages) > 0 {
-			return messages, false, nil
-		}
-		return nil, false, nil
+		return messages, false, nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), g.b.cfg.StoreWait)
+	ctx, cancel := g.b.reading()
 	defer cancel()
+	if len(owed) > 0 {
+		messages, err = g.b.cfg.Store.Messages(ctx, g.a.uid, owed)
+		if err == nil {
+			g.mu.Lock()
+			g.owed = g.owed[len(owed):]
+			g.mu.Unlock()
+		}
+		return messages, false, err //nolint:wrapcheck // only logged
+	}
 	page, err := g.b.cfg.Store.Page(ctx, g.a.uid, []FilterFrom{{ID: g.id, After: read}}, pageEntries)
 	if err != nil {
 		return nil, false, err //nolint:wrapcheck // only logged
@@ -163,9 +174,11 @@ func (a *app) hasMembers(key groupKey) bool {
 
 // assign gives m to a member, beginning behind the one before; false: nobody has room now. What has expired, or what no
 // member can ever take, is settled.
-func (g *groupLog) assign(m *message.Message) bool {
+func (g *groupLog) assign(m *message.Message, fromLog bool) bool {
 	g.mu.Lock()
-	if _, has := g.assigned[m.Position]; has {
+	_, has := g.assigned[m.Position]
+	_, gone := g.gone[m.Position]
+	if has || gone && fromLog {
 		g.mu.Unlock()
 		return true
 	}
@@ -261,12 +274,11 @@ func (g *groupLog) settle(p message.Position) {
 func (b *Broker) settleRows(a *app, entries []session.SharedEntry) {
 	b.committer.put(&write{
 		app: a, stored: true, change: &SessionChange{App: a.uid, Settle: pendingRows(entries)},
-		begin: func(uint64, *Marks) { a.forgetSettled(entries) },
 	})
 }
 
 // forgetSettled forgets what was under way and whose rows have gone.
-func (a *app) forgetSettled(entries []session.SharedEntry) {
+func (a *app) forgetSettled(entries []PendingRow) {
 	for _, e := range entries {
 		if g := a.durable.group(e.FilterID); g != nil {
 			g.done(e.Position)
@@ -286,6 +298,9 @@ func (g *groupLog) done(p message.Position) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.assigned, p)
+	if g.gone != nil {
+		g.gone[p] = struct{}{}
+	}
 }
 
 // takeBack returns what a client had under way whose session has ended with its connection: at QoS 1 others get it, and
@@ -308,50 +323,32 @@ func (g *groupLog) takeBack(c *Client) {
 
 // restoreAssigned notes what a stored session has under way.
 func (a *app) restoreAssigned(p *persistentSession) {
-	p.state.Assigned(func(e session.Entry) {
+	for _, e := range p.state.Assigned() {
 		if g := a.durable.group(e.Shared); g != nil {
 			g.mu.Lock()
 			g.assigned[e.Position] = &assignment{session: p, qos: e.QoS, taken: true, sent: true}
 			g.mu.Unlock()
 		}
-	})
+	}
 }
 
 // takeBackSession decides what becomes of what a session has under way that ends for good: QoS 1 goes to others, QoS 2 to
-// nobody. It returns the rows that go.
+// nobody. It returns the rows that go; until they have gone the group keeps what they name from being handed out.
 func (a *app) takeBackSession(p *persistentSession) (settled []PendingRow) {
 	settled = pendingRows(p.state.TakeSettled())
-	p.state.Assigned(func(e session.Entry) {
+	for _, e := range p.state.Assigned() {
 		g := a.durable.group(e.Shared)
 		if e.QoS == 2 || g == nil {
 			settled = append(settled, PendingRow{e.Shared, e.Position})
-		}
-		if g == nil {
-			return
+			continue
 		}
 		g.mu.Lock()
 		delete(g.assigned, e.Position)
-		if e.QoS == 1 {
-			// It is read again: its row is there.
-			g.read = before(g.read, e.Position)
-		}
+		g.owed = append(g.owed, e.Position) // its row is there
 		g.mu.Unlock()
 		g.poke()
-	})
+	}
 	return settled
-}
-
-// before returns the earlier of a position and the one in front of another.
-func before(p, q message.Position) message.Position {
-	if q.Part > 0 {
-		q.Part--
-	} else {
-		q = endOfSeq(q.Seq - 1)
-	}
-	if p.Compare(q) < 0 {
-		return p
-	}
-	return q
 }
 
 func sortByPosition(messages []*message.Message) {

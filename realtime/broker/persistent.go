@@ -194,11 +194,13 @@ func (p *persistentSession) kill() *storedWill {
 }
 
 // sendsWill notes that a will is about to be sent: it stays in the row until its message is committed, and is sent by
-// nobody else.
-func (p *persistentSession) sendsWill(w *storedWill) {
+// nobody else. False: it is being sent already.
+func (p *persistentSession) sendsWill(w *storedWill) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	was := p.sending == w
 	p.sending = w
+	return !was
 }
 
 // endWill takes a will out of the row that is saved next: its message is in the same batch.

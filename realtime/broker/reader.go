@@ -12,6 +12,13 @@ import (
 // well below a millisecond, and what is read waits in memory).
 const pageEntries = 256
 
+// pageBytes is what a page is meant to hold at most, by the size of the messages of the page before; pageFirst is how many
+// messages the first one has (chosen: messages may be of a MiB each, and many sessions may be behind).
+const (
+	pageBytes = 4 << 20
+	pageFirst = 16
+)
+
 // readerPause is how long a reader waits before it tries again to read from a store that is away.
 const readerPause = 250 * time.Millisecond
 
@@ -23,12 +30,13 @@ type reader struct {
 	read     message.Position
 	joined   bool
 	joinedAt message.Position
+	limit    int // messages of the next page
 }
 
 // startReader starts the reader of a client; it ends with the connection, or at the head.
 func (b *Broker) startReader(c *Client) {
 	b.startTask(func() {
-		r := &reader{b: b, c: c, read: c.out.Taken()}
+		r := &reader{b: b, c: c, read: c.out.Taken(), limit: pageFirst}
 		r.run()
 	})
 }
@@ -101,13 +109,14 @@ func (r *reader) page() (page, error) {
 	if len(from) == 0 {
 		return page{}, nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), r.b.cfg.StoreWait)
+	ctx, cancel := r.b.reading()
 	defer cancel()
-	entries, err := r.b.cfg.Store.Page(ctx, r.c.app.uid, from, pageEntries)
+	entries, err := r.b.cfg.Store.Page(ctx, r.c.app.uid, from, r.limit)
 	if err != nil {
 		return page{}, err //nolint:wrapcheck // only logged
 	}
-	p := page{full: len(entries) == pageEntries}
+	p := page{full: len(entries) == r.limit}
+	r.limit = nextLimit(r.limit, entries)
 	for _, e := range entries {
 		if e.Message.Position.Compare(upTo) > 0 {
 			p.full = false
@@ -119,6 +128,32 @@ func (r *reader) page() (page, error) {
 		}
 	}
 	return p, nil
+}
+
+// nextLimit is how many messages the page behind one may have.
+func nextLimit(limit int, entries []PageEntry) int {
+	size := int64(0)
+	for i := range entries {
+		size += retainedSize(entries[i].Message)
+	}
+	if len(entries) == 0 {
+		return limit
+	}
+	fit := pageBytes / max(1, size/int64(len(entries)))
+	return int(max(1, min(fit, int64(4*limit), pageEntries)))
+}
+
+// reading returns the context of one read for a client: it ends with the broker, whatever the store does.
+func (b *Broker) reading() (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(context.Background(), b.cfg.StoreWait)
+	go func() {
+		select {
+		case <-b.stopped:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
 }
 
 // logged returns the client's subscriptions that the log keeps messages for, by durable filter, and where reading begins

@@ -122,8 +122,10 @@ func (b *Broker) sendWill(c *Client, w *Will) {
 func (b *Broker) sendStoredWill(p *persistentSession, w *storedWill, behind bool, gone *SessionChange) {
 	wr := &write{app: p.app, change: gone, behind: behind}
 	if gone == nil {
+		if !p.sendsWill(w) {
+			return
+		}
 		wr.session, wr.keep, wr.endsWill = p, true, w
-		p.sendsWill(w)
 	} else {
 		wr.ends = &unended{session: p}
 	}

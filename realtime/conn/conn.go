@@ -79,6 +79,7 @@ type Conn struct {
 	packetSizeMax int  // the client's Maximum Packet Size; 0: none
 	session       *session.Session
 	durable       bool // the session outlives the connection
+	inboundBefore int  // QoS 2 messages of the client that a connection before has left without their PUBREL
 	acks          ackQueue
 	out           outbox
 	authResult    bool // subscribed to $auth/result

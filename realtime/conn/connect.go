@@ -166,6 +166,7 @@ func (c *Conn) accept(p *packet.Connect, g broker.Grant, limits broker.Limits, r
 // takeSessionLocked works on the session that outlives the connection.
 func (c *Conn) takeSessionLocked(p *packet.Connect) {
 	c.durable, c.session = true, c.client.State()
+	c.inboundBefore = c.session.InboundCount()
 	receiveMaximum := uint16(0)
 	if p.Properties != nil {
 		receiveMaximum = p.Properties.ReceiveMaximum

@@ -62,6 +62,11 @@ func (q *logQueue) pending() bool {
 	return len(q.resend) > 0 || q.released() || q.queue.len() > 0
 }
 
+// fedUp reports whether the reader is to wait. What is gated counts too, and waits itself for the reader.
+func (q *logQueue) fedUp() bool {
+	return q.queue.len() >= feedMax || q.queue.len() > 0 && q.bytes >= logBytesMax
+}
+
 // drop forgets what has not been sent: it is in the log.
 func (q *logQueue) drop() {
 	q.queue, q.gated, q.bytes, q.resend, q.held = fifo{}, fifo{}, 0, nil, nil
@@ -103,6 +108,9 @@ func (c *Conn) deliverLogged(d broker.Delivery) (v broker.Verdict, marked bool) 
 	q := &c.out.log
 	if d.Message.Position.Seq == 0 || q.mode == modeBehind {
 		return broker.Queued, false // published before the subscription was committed; or the reader's
+	}
+	if d.Message.Position.Compare(q.fed) <= 0 {
+		return broker.Queued, false // the reader was faster: it reads what is committed and not routed yet
 	}
 	size := sizeOf(&d)
 	if q.full(size) {
@@ -223,7 +231,7 @@ func (c *Conn) Taken() message.Position { return c.session.Taken() }
 func (c *Conn) Feed(ds []broker.Delivery, upTo message.Position) bool {
 	c.mu.Lock()
 	q := &c.out.log
-	for c.state == stateOpen && q.queue.len() >= feedMax {
+	for c.state == stateOpen && q.fedUp() {
 		q.feeding = true
 		c.stateChanged.Wait()
 	}
@@ -322,7 +330,7 @@ func (c *Conn) nextLogged(b []byte, now time.Time, t *tally) ([]byte, bool) {
 	case len(q.resend) == 0 && q.queue.len() > 0 && c.session.Quota() > 0:
 		d := q.queue.pop()
 		q.bytes -= sizeOf(&d)
-		if q.feeding && q.queue.len() < feedMax {
+		if q.feeding && !q.fedUp() {
 			c.stateChanged.Broadcast()
 		}
 		return c.appendLogged(b, &d, now, t), true

@@ -226,3 +226,49 @@ func TestDurableSession_whose_end_could_not_be_committed_is_ended_later(t *testi
 		s.ExpectNothing()
 	})
 }
+
+func TestDurableSession_that_holds_QoS_2_messages_of_before_takes_as_many_new_ones(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	limits := brokertest.Limits()
+	limits.ReceiveMaximum = 3
+	w.SetLimits(limits)
+	s, _ := w.resume(packet.V5, "s")
+	s.Subscribe("a", 2)
+	c, _ := w.resume(packet.V5, "c")
+	publish := func(first uint16) {
+		for id := first; id < first+3; id++ {
+			c.Publish("a", "p", brokertest.QoS(2, id))
+			c.ExpectAck(packet.TypePubrec, id, 0)
+		}
+	}
+	publish(1)
+	gone(t, w, c, "c")
+	c, _ = w.resume(packet.V5, "c")
+	publish(11)
+	c.Publish("a", "p", brokertest.QoS(2, 21))
+	c.ExpectEnd(packet.ReceiveMaximumExceeded)
+}
+
+func TestDurableSession_is_read_no_more_of_than_its_connection_has_room_for(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c, _ := w.resume(packet.V311, "c")
+	c.Subscribe("a", 1)
+	gone(t, w, c, "c")
+	p := w.client(packet.V5, "p")
+	const n, size = 60, 512 << 10
+	for i := range n {
+		p.Publish("a", fmt.Sprint(i, string(make([]byte, size))), brokertest.QoS(1, uint16(i+1)))
+		p.ExpectAck(packet.TypePuback, uint16(i+1), 0)
+	}
+	c, _ = w.resume(packet.V311, "c")
+	for i := range n {
+		m := brokertest.Expect[*packet.Publish](c)
+		require.Equal(t, fmt.Sprint(i, string(make([]byte, size))), string(m.Payload))
+		info, err := w.broker.Client(1, "c")
+		require.NoError(t, err)
+		require.Less(t, info.QueuedBytes, int64(20<<20))
+		c.Send(&packet.Ack{Kind: packet.TypePuback, PacketID: m.PacketID})
+	}
+}

@@ -161,7 +161,9 @@ func (c *Conn) beginLocked(p *packet.Publish, limits *broker.Limits) (token uint
 		token = c.acks.push(ack{id: p.PacketID, kind: packet.TypePubrec, dup: dup})
 	}
 	// A QoS 1 message counts until its PUBACK, a QoS 2 message until its PUBCOMP (MQTT 5.0 section 4.9).
-	if c.version == packet.V5 && c.acks.pubacks+c.session.InboundCount() > int(limits.ReceiveMaximum) {
+	// What is left of a connection before is not of this one's count.
+	before := min(c.inboundBefore, c.session.InboundCount())
+	if c.version == packet.V5 && c.acks.pubacks+c.session.InboundCount()-before > int(limits.ReceiveMaximum) {
 		return token, dup, errReceiveMaximum
 	}
 	return token, dup, nil
@@ -201,7 +203,9 @@ func (c *Conn) Committed(token uint64, err error) (marked bool) {
 	if c.state != stateOpen {
 		return false
 	}
-	if broker.EndsConnection(err, c.version) {
+	// A duplicate cannot be refused: what it duplicates may be committed, and its identifier is not free.
+	a := c.acks.at(token)
+	if broker.EndsConnection(err, c.version) || err != nil && a != nil && a.dup {
 		c.endLocked(broker.OutcomeOf(err).Reason, "commit failed: "+err.Error())
 		return c.out.mark()
 	}

@@ -83,6 +83,13 @@ func (wire) Farewell(packet.ReasonCode) []byte { return nil }
 // dial opens a connection to app 1; app "two" is the other.
 func (w *world) dial(v packet.Version, app ...string) *brokertest.Client {
 	w.tb.Helper()
+	c, _ := w.dialSeen(v, app...)
+	return c
+}
+
+// dialSeen is dial, with the server's side of the connection.
+func (w *world) dialSeen(v packet.Version, app ...string) (*brokertest.Client, *conn.Conn) {
+	w.tb.Helper()
 	here, there := net.Pipe()
 	meta := conn.Meta{Transport: "tcp"}
 	if len(app) > 0 {
@@ -91,7 +98,7 @@ func (w *world) dial(v packet.Version, app ...string) *brokertest.Client {
 	c := conn.New(conn.Config{Broker: w.broker, Observer: w.observer, Logger: slog.New(slog.DiscardHandler)},
 		wire{conn.NewNetWire(there, 5*time.Second)}, meta)
 	go w.live.Drive(there, c, c.Receive)
-	return brokertest.NewClient(w.tb, here, v)
+	return brokertest.NewClient(w.tb, here, v), c
 }
 
 // client is a connection that has said CONNECT.

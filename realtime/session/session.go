@@ -67,7 +67,8 @@ type Taken struct {
 }
 
 // Session is the state of one session. Safe for concurrent use: its connection works on it while the broker takes the
-// State that is committed. Each method is one step; callbacks are called within it and must not use the Session.
+// State that is committed. Each method is one step; the callback of Resend is
+// called within it and must not use the Session, nor take a lock.
 type Session struct {
 	mu            sync.Mutex // guards what follows
 	subscriptions map[string]*Subscription
@@ -197,9 +198,6 @@ func (s *Session) state() State {
 		}
 	}
 	slices.Sort(st.Inbound)
-	s.eachSubscription(func(sub *Subscription) bool {
-		st.Subscriptions = append(st.Subscriptions, *sub)
-		return true
-	})
+	st.Subscriptions = s.copySubscriptions()
 	return st
 }

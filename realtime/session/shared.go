@@ -10,13 +10,14 @@ func (s *Session) TakeSettled() []SharedEntry {
 	return settled
 }
 
-// Assigned calls yield with each message of a Shared Subscription that is under way, in the order of sending.
-func (s *Session) Assigned(yield func(Entry)) {
+// Assigned returns the messages of Shared Subscriptions that are under way, in the order of sending.
+func (s *Session) Assigned() (assigned []Entry) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, e := range s.window() {
 		if e.Shared != 0 && e.State != StateDone {
-			yield(e)
+			assigned = append(assigned, e)
 		}
 	}
+	return assigned
 }

@@ -39,7 +39,9 @@ func TestShared(t *testing.T) {
 		require.NoError(t, err)
 		for _, s := range []*Session{s, again} {
 			var assigned []uint16
-			s.Assigned(func(e Entry) { assigned = append(assigned, e.PacketID) })
+			for _, e := range s.Assigned() {
+				assigned = append(assigned, e.PacketID)
+			}
 			require.Equal(t, []uint16{1, 2}, assigned)
 		}
 	})

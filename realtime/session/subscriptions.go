@@ -1,6 +1,9 @@
 package session
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // Subscribe adds a subscription or replaces the options of the one with the same filter [MQTT5-3.8.4-3]. What that
 // one had begun goes on: its beginning stays, unless the granted QoS rises from 0, for nothing was kept for it before;
@@ -55,25 +58,29 @@ func (s *Session) Subscription(filter string) (Subscription, bool) {
 	return *sub, true
 }
 
-// Subscriptions calls yield with each subscription in filter order, until it returns false. It may change Suspended
-// and RetainedAfter in place.
+// Subscriptions calls yield with a copy of each subscription in filter order, until it returns false. yield may take
+// locks and use the Session.
 func (s *Session) Subscriptions(yield func(*Subscription) bool) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.eachSubscription(yield)
-}
-
-func (s *Session) eachSubscription(yield func(*Subscription) bool) {
-	filters := make([]string, 0, len(s.subscriptions))
-	for f := range s.subscriptions {
-		filters = append(filters, f)
-	}
-	slices.Sort(filters)
-	for _, f := range filters {
-		if !yield(s.subscriptions[f]) {
+	all := s.copySubscriptions()
+	s.mu.Unlock()
+	for i := range all {
+		if !yield(&all[i]) {
 			return
 		}
 	}
+}
+
+func (s *Session) copySubscriptions() []Subscription {
+	if len(s.subscriptions) == 0 {
+		return nil
+	}
+	all := make([]Subscription, 0, len(s.subscriptions))
+	for _, sub := range s.subscriptions {
+		all = append(all, *sub)
+	}
+	slices.SortFunc(all, func(x, y Subscription) int { return strings.Compare(x.Filter, y.Filter) })
+	return all
 }
 
 // SubscriptionCount returns how many subscriptions there are.
