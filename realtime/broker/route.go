@@ -14,7 +14,6 @@ type Marks struct {
 	marked []Outbound
 	sets   [][]*subscriber
 	merged map[*Client]Delivery
-	turn   uint64
 	logged []groupKey // the groups that get the message that is routed from the log
 }
 
@@ -87,8 +86,7 @@ func (a *app) deliverOne(s *subscriber, m *message.Message, k *Marks) {
 	switch {
 	case s.group != nil && slices.Contains(k.logged, s.group.key):
 	case s.group != nil:
-		k.turn++
-		s.group.deliver(m, k.turn, k)
+		s.group.deliver(m, k)
 	case s.takes(m):
 		k.deliver(s.client, deliveryFor(s, m))
 	}

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"slices"
+	"sync/atomic"
 
 	"github.com/embercast/embercast/realtime/message"
 	"github.com/embercast/embercast/realtime/topic"
@@ -15,6 +16,7 @@ type shareGroup struct {
 	key     groupKey
 	entry   *subscriber
 	members []*subscriber // guarded by app.mu
+	turn    atomic.Uint64 // of the member that is next
 }
 
 // keyOf names the group of a Shared Subscription, whose filter was validated when it was subscribed.
@@ -53,9 +55,9 @@ func (a *app) leaveLocked(s *subscriber) {
 	}
 }
 
-// deliver hands m to one member, starting at turn and going on to the next when one cannot take it.
-func (g *shareGroup) deliver(m *message.Message, turn uint64, marks *Marks) {
-	n := uint64(len(g.members))
+// deliver hands m to the member whose turn it is, or to the next that can take it.
+func (g *shareGroup) deliver(m *message.Message, marks *Marks) {
+	n, turn := uint64(len(g.members)), g.turn.Add(1)-1
 	for i := range n {
 		s := g.members[(turn+i)%n]
 		if !s.takes(m) {

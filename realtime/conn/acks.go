@@ -1,6 +1,8 @@
 package conn
 
 import (
+	"errors"
+
 	"github.com/embercast/embercast/realtime/broker"
 	"github.com/embercast/embercast/realtime/packet"
 	"github.com/embercast/embercast/realtime/session"
@@ -148,6 +150,9 @@ func (c *Conn) subscribe(p *packet.Subscribe) error {
 			c.mu.Unlock()
 			continue
 		}
+		if err := c.judgeFilter(s.Filter); err != nil {
+			return err
+		}
 		if err := c.judgeShared(&s); err != nil {
 			return err
 		}
@@ -184,6 +189,16 @@ func (c *Conn) notStored(err error) error {
 	return errClosed
 }
 
+// judgeFilter ends the connection over wildcards where none may stand [MQTT311-4.8.0-1]: that is no Topic Filter. One that
+// is, and that the app does not take, gets a Reason Code of its own.
+func (c *Conn) judgeFilter(filter string) error {
+	switch err := topic.ValidateFilter(filter, topic.Limits{}); {
+	case errors.Is(err, topic.ErrMultiLevel), errors.Is(err, topic.ErrSingleLevel):
+		return c.fail(packet.MalformedPacket, err.Error()+" [MQTT5-4.7.1-1, MQTT5-4.7.1-2]")
+	}
+	return nil
+}
+
 // judgeShared checks what 5.0 calls a Protocol Error in a Shared Subscription.
 func (c *Conn) judgeShared(s *packet.Subscription) error {
 	_, _, shared, err := topic.ParseShared(s.Filter)
@@ -200,6 +215,11 @@ func (c *Conn) judgeShared(s *packet.Subscription) error {
 
 // unsubscribe takes an UNSUBSCRIBE [MQTT5-3.10.4-4].
 func (c *Conn) unsubscribe(p *packet.Unsubscribe) error {
+	for _, f := range p.Filters {
+		if err := c.judgeFilter(f); err != nil {
+			return err
+		}
+	}
 	reasons, err := c.cfg.Broker.Unsubscribe(c.client, p.Filters)
 	if err != nil {
 		return c.notStored(err)

@@ -2,6 +2,7 @@ package conn_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -617,7 +618,7 @@ func answersToTroubles(t *testing.T, w *world, connect func(*packet.Connect), sh
 		&packet.Publish{Topic: []byte("secret/from/everybody"), QoS: 2, PacketID: 2},
 		&packet.Ack{Kind: packet.TypePubrel, PacketID: 3}, // which is not under way
 		&packet.Ack{Kind: packet.TypePubrec, PacketID: 4},
-		&packet.Subscribe{PacketID: 5, Subscriptions: []packet.Subscription{{Filter: "secret/from/everybody"}, {Filter: "a/#/b"}}},
+		&packet.Subscribe{PacketID: 5, Subscriptions: []packet.Subscription{{Filter: "secret/from/everybody"}, {Filter: strings.Repeat("a/", 40)}}},
 		&packet.Unsubscribe{PacketID: 6, Filters: []string{"never/subscribed"}},
 	)
 	kinds := map[packet.Type]bool{}

@@ -3,12 +3,14 @@ package conn_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/embercast/embercast/realtime/broker"
 	"github.com/embercast/embercast/realtime/broker/brokertest"
+	"github.com/embercast/embercast/realtime/message"
 	"github.com/embercast/embercast/realtime/packet"
 )
 
@@ -28,7 +30,7 @@ func TestSubscribe(t *testing.T) {
 				}
 				c := w.client(v, "c")
 				c.Send(&packet.Subscribe{PacketID: 9, Subscriptions: []packet.Subscription{
-					{Filter: "a", QoS: 2}, {Filter: "secret", QoS: 1}, {Filter: "a/#/b"}, {Filter: "b", QoS: 1},
+					{Filter: "a", QoS: 2}, {Filter: "secret", QoS: 1}, {Filter: strings.Repeat("a/", 40)}, {Filter: "b", QoS: 1},
 				}})
 				ack := brokertest.Expect[*packet.Suback](c)
 				require.EqualValues(t, 9, ack.PacketID)
@@ -37,6 +39,23 @@ func TestSubscribe(t *testing.T) {
 			})
 		}
 	})
+	for _, filter := range []string{"a/#/b", "#/a", "a#", "a+", "+a/b", "$share/g/a/#/b"} {
+		for name, v := range versions {
+			t.Run(fmt.Sprintf("wildcards that make %q no filter end the connection, %s [MQTT5-4.7.1-1] [MQTT5-4.7.1-2] "+
+				"[MQTT311-4.7.1-2] [MQTT311-4.7.1-3] [MQTT311-4.8.0-1]", filter, name), func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t)
+				if v == packet.V5 || !strings.HasPrefix(filter, "$share") {
+					c := w.client(v, "c")
+					c.Send(&packet.Subscribe{PacketID: 9, Subscriptions: []packet.Subscription{{Filter: "a"}, {Filter: filter}}})
+					c.ExpectEnd(packet.MalformedPacket)
+				}
+				c := w.client(v, "c")
+				c.Send(&packet.Unsubscribe{PacketID: 9, Filters: []string{"a", filter}})
+				c.ExpectEnd(packet.MalformedPacket)
+			})
+		}
+	}
 	t.Run("overlapping subscriptions give one copy, at the highest QoS, with all identifiers [MQTT5-3.3.4-2] [MQTT5-3.3.4-4]", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t)
@@ -110,6 +129,31 @@ func TestSubscribe(t *testing.T) {
 			total += got
 		}
 		require.Equal(t, 10, total)
+	})
+	t.Run("the members of a Shared Subscription take turns, each group from its first", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		var members []*brokertest.Client
+		for i := range 3 {
+			members = append(members, w.client(packet.V5, fmt.Sprint(i)))
+			members[i].Subscribe("$share/one/a", 0)
+		}
+		members[1].Subscribe("$share/two/a", 0)
+		other := w.client(packet.V5, "other")
+		other.Subscribe("$share/two/a", 0)
+		for i := range 4 {
+			w.publish(&message.Message{Topic: "a", Payload: fmt.Append(nil, i)})
+		}
+		got := func(c *brokertest.Client) (payloads []string) {
+			for _, m := range c.Drain() {
+				payloads = append(payloads, string(m.Payload))
+			}
+			return payloads
+		}
+		require.Equal(t, []string{"0", "3"}, got(members[0]))
+		require.Equal(t, []string{"0", "1", "2"}, got(members[1]))
+		require.Equal(t, []string{"2"}, got(members[2]))
+		require.Equal(t, []string{"1", "3"}, got(other))
 	})
 	t.Run("the app's subscriptions_per_client_max is told", func(t *testing.T) {
 		t.Parallel()

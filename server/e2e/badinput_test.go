@@ -161,7 +161,7 @@ func wrongTopics(t *testing.T, a *app) {
 		t.Errorf("PUBACK for a topic of 41 levels = %v, want Topic Name invalid", ack.Reason)
 	}
 	want := []packet.ReasonCode{packet.TopicFilterInvalid, packet.NotAuthorized, packet.TopicFilterInvalid, packet.GrantedQoS1}
-	got := w.subscribe(deep, "$SYS/#", "a/#/b", "fine")
+	got := w.subscribe(deep, "$SYS/#", strings.Repeat("y", 1_025), "fine")
 	for i := range want {
 		if got[i] != want[i] {
 			t.Errorf("SUBACK %d = %v, want %v", i, got[i], want[i])
