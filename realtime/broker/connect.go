@@ -73,13 +73,15 @@ func (b *Broker) Connect(g Grant, req ConnectRequest) (*Client, error) {
 		}
 	}
 	c := b.newClient(a, id, g, req)
-	ended, err := b.takePlace(a, c, g.Limits().ConnectionsMax)
+	ended, tookOver, err := b.takePlace(a, c, g.Limits().ConnectionsMax)
 	if err != nil {
 		return nil, err
 	}
 	b.cfg.Observer.Connected(c.transport, c.version)
 	if ended != nil {
-		b.endSession(ended, !ended.willOnly)
+		// Who comes back in time sends no will, though it begins anew [MQTT5-3.1.2-8]; the end of a session whose connection it
+		// takes over does (MQTT 5.0 section 3.1.4).
+		b.endSession(ended, !ended.willOnly && (tookOver || !ended.willMayRest(b.now())))
 	}
 	if err := b.keepSession(c, ended != nil); err != nil {
 		b.End(c, Ending{Reason: OutcomeOf(err).Reason, Cause: "session not stored: " + err.Error(), unborn: !c.present})
@@ -94,25 +96,26 @@ func (b *Broker) Connect(g Grant, req ConnectRequest) (*Client, error) {
 }
 
 // takePlace puts c in its place, taking over from whoever holds it. ended is the session that gives way to c's.
-func (b *Broker) takePlace(a *app, c *Client, connectionsMax int) (ended *persistentSession, err error) {
+func (b *Broker) takePlace(a *app, c *Client, connectionsMax int) (ended *persistentSession, tookOver bool, err error) {
 	deadline := time.NewTimer(strangerWait)
 	defer deadline.Stop()
 	for {
 		ended, old, gone, err := b.admit(a, c, connectionsMax)
 		switch {
 		case err != nil:
-			return nil, err
+			return nil, tookOver, err
 		case gone != nil:
 			select {
 			case <-gone:
 			case <-deadline.C:
-				return nil, ErrClientIDNotValid
+				return nil, tookOver, ErrClientIDNotValid
 			}
 		case old != nil:
+			tookOver = true
 			old.hearOut()
 			b.expel(old, expulsion{reason: packet.SessionTakenOver, cause: causeTakenOver, takenOver: !c.cleanStart})
 		default:
-			return ended, nil
+			return ended, tookOver, nil
 		}
 	}
 }

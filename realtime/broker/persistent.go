@@ -152,6 +152,13 @@ func (p *persistentSession) over(now time.Time) bool {
 	return p.client == nil && !now.Before(p.endedAt.Add(p.expiry))
 }
 
+// willMayRest reports whether a will waits for a delay that has not passed.
+func (p *persistentSession) willMayRest(now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.will != nil && now.Before(p.endedAt.Add(min(p.will.will.Delay, p.expiry)))
+}
+
 // attach gives the session to a connection.
 func (p *persistentSession) attach(c *Client, expiry time.Duration, w *storedWill) {
 	p.mu.Lock()

@@ -366,18 +366,24 @@ func pubrelFirst(e *session.Entry) int {
 // appendLogged puts a message into the window. One of QoS 2 waits for the commit of that, and others behind it.
 func (c *Conn) appendLogged(b []byte, d *broker.Delivery, now time.Time, t *tally) []byte {
 	if d.Message.Expired(now) {
-		c.cfg.Observer.Dropped("expired", 1)
-		t.dropped++
+		c.passOver(d, "expired", t)
 		return b
 	}
 	s := message.Send{Version: c.version, QoS: d.QoS, Retain: d.Retain, SubscriptionIDs: d.SubscriptionIDs}
 	if !c.fits(d.Message, &s) {
-		// As if it had been sent [MQTT5-3.1.2-25].
-		c.cfg.Observer.Dropped("packet_too_large", 1)
-		t.dropped++
+		c.passOver(d, "packet_too_large", t)
 		return b
 	}
 	return c.sendDurable(b, d, "", now, t)
+}
+
+// passOver is for a message that is not sent: all goes on as if it had been, and been acknowledged [MQTT5-3.1.2-25]. It has
+// used up a Packet Identifier, and the cursor moves past it in its turn.
+func (c *Conn) passOver(d *broker.Delivery, why string, t *tally) {
+	c.cfg.Observer.Dropped(why, 1)
+	t.dropped++
+	c.session.Discard(c.session.Send(session.Entry{Position: d.Message.Position, QoS: d.QoS}))
+	c.client.Touch()
 }
 
 // sendDurable puts a message into the window; snapshot is the Topic Filter of the retained snapshot that it is from, or

@@ -88,8 +88,88 @@ func TestResumingWithASmallerReceiveMaximum(t *testing.T) {
 	})
 }
 
+func TestWillThatWaits(t *testing.T) {
+	t.Parallel()
+	delayed := func(p *packet.Connect) {
+		p.Will.Properties = &packet.Properties{Has: packet.PropWillDelay, WillDelay: 10}
+	}
+	begin := func(t *testing.T) (w *world, watcher, c *brokertest.Client) {
+		t.Helper()
+		w = newWorld(t)
+		watcher = w.client(packet.V5, "watcher")
+		watcher.Subscribe("wills/c", 1)
+		c, _ = w.resume(packet.V5, "c", will("wills/c", "gone"), delayed)
+		return w, watcher, c
+	}
+	beginAnew := func(w *world) {
+		c, present := w.resume(packet.V5, "c", func(p *packet.Connect) { p.CleanStart = true })
+		require.False(w.tb, present)
+		c.ExpectNothing()
+	}
+	t.Run("is not sent when the client is back in time, though it begins anew [MQTT5-3.1.2-8]", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			w, watcher, c := begin(t)
+			gone(t, w, c, "c")
+			time.Sleep(9 * time.Second) //nolint:forbidigo // virtual time
+			beginAnew(w)
+			time.Sleep(time.Minute) //nolint:forbidigo // virtual time
+			watcher.ExpectNothing()
+		})
+	})
+	t.Run("is sent when the client is not", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			w, watcher, c := begin(t)
+			gone(t, w, c, "c")
+			time.Sleep(11 * time.Second) //nolint:forbidigo // virtual time
+			beginAnew(w)
+			watcher.ExpectMessage("wills/c", "gone")
+			watcher.ExpectNothing()
+		})
+	})
+	t.Run("is sent at once when its connection is taken over by one that begins anew [MQTT5-3.1.2-8]", func(t *testing.T) {
+		t.Parallel()
+		w, watcher, _ := begin(t)
+		beginAnew(w)
+		watcher.ExpectMessage("wills/c", "gone")
+		watcher.ExpectNothing()
+	})
+}
+
 func TestMessagesThatWaitForAStoredSession(t *testing.T) {
 	t.Parallel()
+	t.Run("use up a Packet Identifier where they expire or are too large before they are sent", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			c, _ := w.resume(packet.V5, "c")
+			c.Subscribe("a", 2)
+			gone(t, w, c, "c")
+			expires := func(qos byte) *message.Message {
+				return &message.Message{Topic: "a", QoS: qos, Arrived: time.Now(), Expires: time.Now().Add(time.Second)}
+			}
+			large := &message.Message{Topic: "a", QoS: 2, Payload: make([]byte, 100)}
+			w.publish(expires(1), &message.Message{Topic: "a", Payload: []byte("first"), QoS: 1}, expires(2), large,
+				&message.Message{Topic: "a", Payload: []byte("second"), QoS: 2})
+			time.Sleep(2 * time.Second) //nolint:forbidigo // virtual time
+			small := func(p *packet.Connect) {
+				p.Properties.Has |= packet.PropMaximumPacketSize
+				p.Properties.MaximumPacketSize = 50
+			}
+			c, present := w.resume(packet.V5, "c", small)
+			require.True(t, present)
+			first := c.ExpectMessage("a", "first")
+			second := c.ExpectMessage("a", "second")
+			require.Equal(t, []uint16{2, 5}, []uint16{first.PacketID, second.PacketID})
+			acknowledge(c, first)
+			acknowledge(c, second)
+			require.Zero(t, w.inflight("c"))
+			gone(t, w, c, "c")
+			c, _ = w.resume(packet.V5, "c")
+			c.ExpectNothing()
+		})
+	})
 	t.Run("say what is left of their time, and are dropped when nothing is [MQTT5-3.3.2-5] [MQTT5-3.3.2-6]", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {

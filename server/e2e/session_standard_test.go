@@ -265,7 +265,7 @@ var sessionStories = map[string]func(t sessionStory){ //nolint:gochecknoglobals 
 	"5.0: drops what is too large for the new connection, and goes on [MQTT5-3.1.2-24] [MQTT5-3.1.2-25]":                 nothingTooLarge,
 	"5.0: keeps no Topic Alias [MQTT5-3.3.2-7]":                                                                          keepsNoAlias,
 	"5.0: sends no will when the client is back within the Will Delay Interval [MQTT5-3.1.3-9]":                          noWill,
-	"5.0: sends the will that waits when a clean start ends it [MQTT5-3.1.2-8] [MQTT5-3.1.2-4]":                          willOfTheDiscarded,
+	"5.0: sends no will when the client is back in time with a clean start [MQTT5-3.1.2-8] [MQTT5-3.1.2-4]":              noWillOfTheDiscarded,
 	"5.0: sends the will after its delay, or when it ends before that, as it was given [MQTT5-3.1.2-8] [MQTT5-3.1.3-10]": delayedWill,
 	"5.0: of a member of a Shared Subscription completes its QoS 2 message when the member is back, and it goes to no other " +
 		"[MQTT5-4.8.2-4]": sharedIsCompleted,
@@ -680,14 +680,14 @@ func delayedWill(t sessionStory) {
 	}
 }
 
-func willOfTheDiscarded(t sessionStory) {
+func noWillOfTheDiscarded(t sessionStory) {
 	watcher, _ := t.connectAs(t.id+"-watcher", true)
 	t.subscribe(watcher, t.topic("will"))
 	w := t.begin(t.topic("own"), withDelayedWill(t.topic("will"), 3600))
 	t.lose(w, t.id)
 	t.nothingMore(watcher, t.topic("will"))
 	w, _ = t.connectAs(t.id, true)
-	t.acknowledge(watcher, t.message(watcher, "gone", 1, false))
+	t.nothingMore(watcher, t.topic("will"))
 	t.lose(w, t.id)
 	t.nothingMore(watcher, t.topic("will"))
 }
