@@ -13,6 +13,7 @@ var (
 	ErrNotAllowed       = errors.New("these credentials are not allowed here")
 	ErrClientIDNotValid = errors.New("client id is not valid for these credentials")
 	ErrNotAuthorized    = errors.New("not authorized by the app's rules")
+	ErrTopicReserved    = errors.New("topics that begin with $ are the server's")
 	ErrTokenRefused     = errors.New("token is not valid for this connection")
 	ErrStoreUnavailable = errors.New("storage is not available")
 	ErrStoreRefused     = errors.New("storage refuses to write")
@@ -66,6 +67,10 @@ var outcomes = []Outcome{
 	{
 		ErrNotAuthorized, packet.NotAuthorized, http.StatusForbidden, "not_authorized",
 		"The app's rules do not allow this: have one added that does, or use other credentials.",
+	},
+	{
+		ErrTopicReserved, packet.NotAuthorized, http.StatusForbidden, "not_authorized",
+		"Topics that begin with $ are the server's own, whatever the rules say: publish to another.",
 	},
 	{
 		ErrTokenRefused, packet.NotAuthorized, http.StatusForbidden, "token_refused",

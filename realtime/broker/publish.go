@@ -139,7 +139,8 @@ func (b *Broker) judgePublish(a *app, g Grant, limits *Limits, m *message.Messag
 	case err != nil:
 		return ErrTopicNameInvalid
 	case m.Topic[0] == '$':
-		return ErrNotAuthorized
+		b.denied(a, "publish")
+		return ErrTopicReserved
 	}
 	if g != nil && !g.MayPublish(m.Topic) {
 		b.denied(a, "publish")
@@ -250,7 +251,10 @@ func (b *Broker) Again(c *Client, packetID uint16, token uint64) error {
 
 // refused counts a message that is over a limit or has no valid topic: whoever sent it may have no way to be told.
 func (b *Broker) refused(a *app, err error) error {
-	if err != nil && !errors.Is(err, ErrNotAuthorized) && !errors.Is(err, ErrEnding) { // that is counted as denied, or comes again
+	switch {
+	case err == nil, errors.Is(err, ErrEnding): // it comes again
+	case errors.Is(err, ErrNotAuthorized), errors.Is(err, ErrTopicReserved): // counted as denied
+	default:
 		a.stats.dropped.Add(1)
 		b.cfg.Observer.Dropped("refused", 1)
 	}

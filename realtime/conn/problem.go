@@ -1,6 +1,8 @@
 package conn
 
 import (
+	"errors"
+
 	"github.com/embercast/embercast/realtime/broker"
 	"github.com/embercast/embercast/realtime/packet"
 )
@@ -14,9 +16,10 @@ func (c *Conn) problemLocked(sentence string) *packet.Properties {
 	return &packet.Properties{Has: packet.PropReasonString, ReasonString: sentence}
 }
 
-// ackProblemLocked is the same for a PUBLISH whose outcome was not good; nil where it was.
+// ackProblemLocked is the same for a PUBLISH whose outcome was not good; nil where it was. Nor is it said of topics that
+// begin with $: no rule can change it, and suites and simple clients that try are not prepared for more than the code.
 func (c *Conn) ackProblemLocked(o *broker.Outcome) *packet.Properties {
-	if o == nil || !o.Reason.Failed() {
+	if o == nil || !o.Reason.Failed() || errors.Is(o.Err, broker.ErrTopicReserved) {
 		return nil
 	}
 	return c.problemLocked(o.Sentence)
