@@ -61,7 +61,7 @@ type limitRange struct{ low, ceiling int }
 // topic must fit the URL of a REST call, percent-encoded, in a request's head of 32 KiB).
 var limitRanges = map[string]limitRange{
 	"connections_max": {1, 1_000_000}, "subscriptions_per_client_max": {1, 100_000}, "publish_rate_max": {1, 10_000_000},
-	"publish_bytes_rate_max": {1_024, 1 << 33}, "packet_bytes_max": {1_024, 256 << 20}, "topic_levels_max": {1, 256},
+	"publish_bytes_rate_max": {1_024, 1 << 33}, "packet_bytes_max": {16, 256 << 20}, "topic_levels_max": {1, 256},
 	"topic_bytes_max": {1, 8_192}, "retained_count_max": {0, 100_000_000}, "retained_bytes_max": {0, 1 << 40},
 	"queued_messages_max": {1, 10_000_000}, "queued_bytes_max": {1_024, 1 << 36},
 	"session_expiry_max_seconds": {0, 0xFFFFFFFE}, "keep_alive_max_seconds": {0, 65_535}, "receive_maximum": {1, 65_535},

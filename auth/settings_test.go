@@ -76,7 +76,7 @@ var limitRanges = map[string][2]int{
 	"subscriptions_per_client_max": {1, 100_000},
 	"publish_rate_max":             {1, 10_000_000},
 	"publish_bytes_rate_max":       {1 << 10, 8 << 30},
-	"packet_bytes_max":             {1 << 10, 256 << 20},
+	"packet_bytes_max":             {16, 256 << 20},
 	"topic_levels_max":             {1, 256},
 	"topic_bytes_max":              {1, 8_192},
 	"retained_count_max":           {0, 100_000_000},

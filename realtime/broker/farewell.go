@@ -39,6 +39,7 @@ var farewellsByReason = map[packet.ReasonCode]string{
 	packet.PacketTooLarge:         "The packet is larger than the Maximum Packet Size of CONNACK (of a CONNECT: than 16 KiB).",
 	packet.MessageRateTooHigh:     "For 10 seconds more than twice as much came as publish_rate_max and publish_bytes_rate_max allow: send less.",
 	packet.QuotaExceeded:          "This client takes what is sent to it too slowly, and its queue is full: subscribe to less, or read faster.",
+	packet.RetainNotSupported:     "The app keeps no retained messages, as CONNACK has said: publish without the retain flag.",
 	packet.AdministrativeAction:   "An administrator has ended this connection.",
 	packet.UnspecifiedError:       "Something went wrong in the server: its log says what.",
 }

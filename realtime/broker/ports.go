@@ -93,6 +93,9 @@ type Limits struct {
 	TopicAliasMaximum         uint16
 }
 
+// Retains reports whether the app may hold a retained message at all.
+func (l *Limits) Retains() bool { return l.RetainedCountMax > 0 && l.RetainedBytesMax > 0 }
+
 // Settings of an app that the engine acts on.
 type Settings struct {
 	DeniedPublishDisconnects       bool // 3.1.1: a denied publish ends the connection instead of being acknowledged

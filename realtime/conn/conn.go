@@ -64,6 +64,8 @@ type Conn struct {
 	packets    uint64 // received
 	pace       pace
 
+	retainsNothing bool // CONNACK has said Retain Available 0
+
 	handling atomic.Bool // Receive is under way, or has said that the connection ends and Ended has not come yet
 
 	limits atomic.Pointer[broker.Limits] // replaced as a whole; set when CONNECT is accepted

@@ -37,6 +37,9 @@ func (c *Conn) connect(p *packet.Connect) error {
 		return c.refuseConnect(packet.ClientIdentifierNotValid, "client_id", "The Client Identifier is longer than the app's topic_bytes_max: use a shorter one.")
 	}
 	if p.Will != nil {
+		if p.Will.Retain && p.Version == packet.V5 && !limits.Retains() {
+			return c.refuseConnect(packet.RetainNotSupported, "not_allowed", broker.Farewell(packet.RetainNotSupported, "")) // [MQTT5-3.2.2-13]
+		}
 		if err := topic.ValidateName(p.Will.Topic, topic.Limits{LevelsMax: limits.TopicLevelsMax, BytesMax: limits.TopicBytesMax}); err != nil {
 			return c.refuseConnect(packet.TopicNameInvalid, "not_allowed", "The Will Topic is not valid, or longer or deeper than the app allows: shorten it.")
 		}
@@ -129,6 +132,7 @@ func (c *Conn) prepare(p *packet.Connect, g broker.Grant, limits broker.Limits, 
 	c.limits.Store(&limits)
 	c.settings, c.keepAlive = g.Settings(), keepAlive
 	c.session = session.New()
+	c.retainsNothing = p.Version == packet.V5 && !limits.Retains()
 	if p.Properties == nil {
 		return
 	}
@@ -181,6 +185,9 @@ func connackProperties(p *packet.Connect, clientID string, limits broker.Limits,
 		ReceiveMaximum:    limits.ReceiveMaximum,
 		TopicAliasMaximum: limits.TopicAliasMaximum,
 		MaximumPacketSize: uint32(min(limits.PacketBytesMax, math.MaxInt32)), //nolint:gosec // bounded
+	}
+	if !limits.Retains() {
+		props.Has |= packet.PropRetainAvailable // and RetainAvailable 0
 	}
 	if p.ClientID == "" {
 		props.Has |= packet.PropAssignedClientID // [MQTT5-3.2.2-16]

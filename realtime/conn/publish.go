@@ -19,6 +19,9 @@ func (c *Conn) publish(p *packet.Publish, marks *broker.Marks) error {
 	if reason.Failed() {
 		return c.fail(reason, "topic alias")
 	}
+	if c.retainsNothing && p.Retain && len(p.Payload) > 0 { // a clear always passes (CONTRACT section 3)
+		return c.fail(packet.RetainNotSupported, "retained, where CONNACK has said Retain Available 0 [MQTT5-3.2.2-14]")
+	}
 	limits := c.limits.Load()
 	c.mu.Lock()
 	behind := c.acks.waiting > 0

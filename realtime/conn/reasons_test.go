@@ -92,11 +92,23 @@ var farewells = map[packet.ReasonCode]func(w *world) *brokertest.Client{ //nolin
 		c.Publish("a", "one too many", brokertest.QoS(1, 3))
 		return c
 	},
+	packet.RetainNotSupported: func(w *world) *brokertest.Client {
+		w.SetLimits(retainingNothing())
+		c := w.client(packet.V5, "c")
+		c.Publish("a", "p", brokertest.Retained)
+		return c
+	},
 	packet.AdministrativeAction: func(w *world) *brokertest.Client {
 		c := w.client(packet.V5, "c")
 		require.NoError(w.tb, w.broker.Kick(w.tb.Context(), 1, "c", false))
 		return c
 	},
+}
+
+func retainingNothing() broker.Limits {
+	l := brokertest.Limits()
+	l.RetainedCountMax = 0
+	return l
 }
 
 func TestEveryReasonToDisconnect(t *testing.T) {

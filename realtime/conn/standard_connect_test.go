@@ -441,3 +441,56 @@ func TestBreach(t *testing.T) {
 		})
 	}
 }
+
+func TestRetainAvailable(t *testing.T) {
+	t.Parallel()
+	none := func(t *testing.T) *world {
+		t.Helper()
+		w := newWorld(t)
+		w.SetLimits(retainingNothing())
+		return w
+	}
+	t.Run("is not spoken of where an app keeps retained messages", func(t *testing.T) {
+		t.Parallel()
+		ack := newWorld(t).dial(packet.V5).Connect("c")
+		require.False(t, ack.Properties.Has.Contains(packet.PropRetainAvailable))
+	})
+	t.Run("is 0 where it keeps none; a retained message ends the connection, a clear passes [MQTT5-3.2.2-14]", func(t *testing.T) {
+		t.Parallel()
+		w := none(t)
+		c := w.dial(packet.V5)
+		ack := c.Connect("c")
+		require.True(t, ack.Properties.Has.Contains(packet.PropRetainAvailable))
+		require.Zero(t, ack.Properties.RetainAvailable)
+		c.Publish("a", "", brokertest.QoS(1, 1), brokertest.Retained)
+		c.ExpectAck(packet.TypePuback, 1, packet.Success)
+		c.Publish("a", "p", brokertest.QoS(1, 2))
+		c.ExpectAck(packet.TypePuback, 2, packet.Success)
+		c.Publish("a", "p", brokertest.QoS(1, 3), brokertest.Retained)
+		c.ExpectEnd(packet.RetainNotSupported)
+	})
+	t.Run("of 0 has a retained will refused [MQTT5-3.2.2-13]", func(t *testing.T) {
+		t.Parallel()
+		c := none(t).dial(packet.V5)
+		c.Send(connectOf(packet.V5, "c", will("a", "gone"), func(p *packet.Connect) { p.Will.Retain = true }))
+		require.Equal(t, packet.RetainNotSupported, brokertest.Expect[*packet.Connack](c).Reason)
+		wantClosed(t, c)
+	})
+	t.Run("cannot be told to older clients: their message is acknowledged and dropped", func(t *testing.T) {
+		t.Parallel()
+		w := none(t)
+		c := w.client(packet.V311, "c")
+		c.Publish("a", "p", brokertest.QoS(1, 1), brokertest.Retained)
+		c.ExpectAck(packet.TypePuback, 1, packet.Success)
+		require.Equal(t, 1, w.observer.Count("dropped refused"))
+	})
+	t.Run("is what CONNACK has said, as long as the connection lasts", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		c := w.client(packet.V5, "c")
+		w.SetLimits(retainingNothing())
+		w.broker.Reauthorize(1)
+		c.Publish("a", "p", brokertest.QoS(1, 1), brokertest.Retained)
+		c.ExpectAck(packet.TypePuback, 1, packet.QuotaExceeded)
+	})
+}
