@@ -152,8 +152,7 @@ func (w *write) publisherBroken() bool {
 // breakPublishers notes, under committer.mu, the connections that end with the failure of their writes.
 func breakPublishers(writes []*write, err error) {
 	for _, w := range writes {
-		u, ok := w.origin.(*underWay)
-		if ok && u.client != nil && (w.duplicate != 0 || EndsConnection(w.verdict(err), u.client.version)) {
+		if u, ok := w.origin.(*underWay); ok && u.client != nil && EndsConnection(w.verdict(err), u.client.version) {
 			u.client.broken = true
 		}
 	}

@@ -210,6 +210,7 @@ func TestDurableSession(t *testing.T) {
 			t.Run("takes what does not fit into memory from the log", func(t *testing.T) {
 				t.Parallel()
 				w := newWorld(t)
+				w.patience = time.Minute
 				c, _ := w.resume(v, "c")
 				c.Subscribe("a", 1)
 				p := w.client(v, "p")

@@ -206,9 +206,7 @@ func (c *Conn) Committed(token uint64, err error) (marked bool) {
 	if c.state != stateOpen {
 		return false
 	}
-	// A duplicate cannot be refused: what it duplicates may be committed, and its identifier is not free.
-	a := c.acks.at(token)
-	if broker.EndsConnection(err, c.version) || err != nil && a != nil && a.dup {
+	if broker.EndsConnection(err, c.version) {
 		c.endLocked(broker.OutcomeOf(err).Reason, "commit failed: "+err.Error())
 		return c.out.mark()
 	}

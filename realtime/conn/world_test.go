@@ -28,7 +28,8 @@ type world struct {
 	store    *brokertest.Store
 	observer *brokertest.Observer
 	live     *driver.Set
-	stop     func() // ends the broker that runs
+	stop     func()        // ends the broker that runs
+	patience time.Duration // with a client that reads nothing
 }
 
 // crash ends the broker without a word to anybody, and starts another over what the store holds.
@@ -42,7 +43,10 @@ func (w *world) crash() {
 
 func newWorld(tb testing.TB) *world {
 	tb.Helper()
-	w := &world{World: brokertest.NewWorld(), tb: tb, store: brokertest.NewStore(1, 2), observer: &brokertest.Observer{}}
+	w := &world{
+		World: brokertest.NewWorld(), tb: tb, store: brokertest.NewStore(1, 2), observer: &brokertest.Observer{},
+		patience: 5 * time.Second,
+	}
 	w.start()
 	return w
 }
@@ -96,7 +100,7 @@ func (w *world) dialSeen(v packet.Version, app ...string) (*brokertest.Client, *
 		meta.PathApp = app[0]
 	}
 	c := conn.New(conn.Config{Broker: w.broker, Observer: w.observer, Logger: slog.New(slog.DiscardHandler)},
-		wire{conn.NewNetWire(there, 5*time.Second)}, meta)
+		wire{conn.NewNetWire(there, w.patience)}, meta)
 	go w.live.Drive(there, c, c.Receive)
 	return brokertest.NewClient(w.tb, here, v), c
 }

@@ -24,7 +24,7 @@ type lasting interface {
 	returned() (present bool)
 	// next returns the next message.
 	next() message
-	// say publishes with QoS 2. Where there is no connection, a client that keeps what it says sends it when there is one.
+	// say publishes with QoS 2. Where there is no connection, a client that keeps what is under way sends it when there is one.
 	say(topic, payload string)
 	keeps() bool
 }
@@ -91,6 +91,10 @@ func playLasting(t *testing.T, a *app, c lasting) {
 
 	for _, how := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		publish(5)
+		if !c.keeps() {
+			// What it has been sent at QoS 2 and not been told to take by PUBREL, it forgets when it ends with the server.
+			hears("before the server ends")
+		}
 		a.s.end(how)
 		if !c.keeps() {
 			a.s.start()

@@ -116,8 +116,8 @@ func TestWhilePostgresIsAwayWhatNeedsACommitIsHeldAndRefused(t *testing.T) {
 			s.call("GET", "/healthz", "", nil).want(http.StatusOK)
 			s.call("GET", "/readyz", "", nil).want(http.StatusServiceUnavailable)
 
-			if d := next[*packet.Disconnect](five); d.Reason != packet.ServerUnavailable {
-				t.Errorf("DISCONNECT %v, want 0x88", d.Reason)
+			if d := next[*packet.Disconnect](five); d.Reason != packet.ServerBusy {
+				t.Errorf("DISCONNECT %v, want 0x89", d.Reason)
 			}
 			if took := time.Since(began); took < 9*time.Second || took > 20*time.Second {
 				t.Errorf("refused after %v, want about 10 s", took)
