@@ -272,3 +272,23 @@ func TestDurableSession_is_read_no_more_of_than_its_connection_has_room_for(t *t
 		c.Send(&packet.Ack{Kind: packet.TypePuback, PacketID: m.PacketID})
 	}
 }
+
+// TestDurableSession_of_3_1_1_may_send_a_refused_message_again: it is not told of the refusal, so a PUBREC that is lost has
+// it send the message again with DUP. That was taken for a duplicate of what was not committed, and ended the connection,
+// time after time. Found by FuzzConnection.
+func TestDurableSession_of_3_1_1_may_send_a_refused_message_again(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c, _ := w.resume(packet.V311, "c")
+	for range 2 {
+		c.Publish("$denied", "p", brokertest.QoS(2, 4))
+		c.ExpectAck(packet.TypePubrec, 4, packet.Success)
+	}
+	gone(t, w, c, "c")
+	c, present := w.resume(packet.V311, "c")
+	require.True(t, present)
+	c.Send(&packet.Publish{Topic: []byte("$denied"), Payload: []byte("p"), QoS: 2, PacketID: 4, Dup: true})
+	c.ExpectAck(packet.TypePubrec, 4, packet.Success)
+	c.Send(&packet.Ack{Kind: packet.TypePubrel, PacketID: 4})
+	c.ExpectAck(packet.TypePubcomp, 4, packet.Success)
+}

@@ -223,8 +223,8 @@ func (c *Conn) settleLocked(token uint64, err error) {
 		o = broker.OutcomeOf(err)
 	}
 	if o != nil && o.Reason.Failed() {
-		if a := c.acks.at(token); a != nil && a.kind == packet.TypePubrec && c.version == packet.V5 && !a.dup {
-			c.session.Forget(a.id)
+		if a := c.acks.at(token); a != nil && a.kind == packet.TypePubrec && !a.dup {
+			c.refusedLocked(a.id)
 		}
 	}
 	c.acks.settle(token, o)
@@ -239,6 +239,16 @@ func (c *Conn) settleLocked(token uint64, err error) {
 		if c.answerLocked(&packet.Ack{Kind: a.kind, PacketID: a.id, Reason: a.reason(), Properties: c.ackProblemLocked(a.outcome)}) != nil {
 			return
 		}
+	}
+}
+
+// refusedLocked frees the identifier of a QoS 2 message that was refused [MQTT5-4.3.3-9]. An older client is not told of
+// the refusal: it sends PUBREL, or the message again, which then is a duplicate like any other.
+func (c *Conn) refusedLocked(id uint16) {
+	if c.version == packet.V5 {
+		c.session.Forget(id)
+	} else {
+		c.session.Queue(id)
 	}
 }
 
