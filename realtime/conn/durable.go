@@ -382,7 +382,7 @@ func (c *Conn) appendLogged(b []byte, d *broker.Delivery, now time.Time, t *tall
 func (c *Conn) passOver(d *broker.Delivery, why string, t *tally) {
 	c.cfg.Observer.Dropped(why, 1)
 	t.dropped++
-	c.session.Discard(c.session.Send(session.Entry{Position: d.Message.Position, QoS: d.QoS}))
+	c.session.Pass(session.Entry{Position: d.Message.Position, QoS: d.QoS})
 	c.client.Touch()
 }
 
