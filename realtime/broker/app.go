@@ -23,7 +23,8 @@ type app struct {
 	stats   appStats
 	commits commitQueue
 	durable durableFilters
-	pass    *pass // the compactor's, where it stopped on the way; only the housekeeper looks
+	stirred stirred
+	house   house
 
 	// order is the commit order: held while a committed write is applied and routed, and while a subscription begins,
 	// so that a new subscriber gets each retained message either by its Replay or live, never neither.
@@ -35,6 +36,7 @@ type app struct {
 	groups        map[groupKey]*shareGroup
 	clients       map[string]*Client            // connected, by Client Identifier
 	sessions      map[string]*persistentSession // by Client Identifier, connected or not
+	all           []*persistentSession          // the same, for each
 	unended       []*unended
 	subscriptions int
 
@@ -48,6 +50,7 @@ type app struct {
 func newApp(cfg AppConfig) *app {
 	a := &app{uid: cfg.UID, id: cfg.ID, clients: map[string]*Client{}, sessions: map[string]*persistentSession{}, trailing: map[string]*Client{}, groups: map[groupKey]*shareGroup{}}
 	a.configure(cfg)
+	a.house.limits = a.limits.Load()
 	return a
 }
 
@@ -72,15 +75,4 @@ func (a *app) client(id string) *Client {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	return a.clients[id]
-}
-
-// persistent returns the app's persistent sessions as of now.
-func (a *app) persistent() []*persistentSession {
-	a.mu.RLock()
-	defer a.mu.RUnlock()
-	all := make([]*persistentSession, 0, len(a.sessions))
-	for _, p := range a.sessions {
-		all = append(all, p)
-	}
-	return all
 }

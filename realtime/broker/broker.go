@@ -99,9 +99,7 @@ func (b *Broker) Run(ctx context.Context) {
 			c.out.Disconnect(packet.ServerShuttingDown, "server has stopped")
 			b.End(c, Ending{Reason: packet.ServerShuttingDown, Cause: "server has stopped"})
 		}
-		for _, p := range a.persistent() {
-			p.stop()
-		}
+		a.each((*persistentSession).stop)
 	}
 	b.readers.all.Wait()
 }
@@ -146,6 +144,9 @@ func (b *Broker) OpenApp(ctx context.Context, cfg AppConfig) error {
 	return nil
 }
 
+// progressEach is how often a start that takes long says how far it has come (chosen).
+const progressEach = 2 * time.Second
+
 // restoreSessions reads the app's persistent sessions. Wills wait for their delay, and for the clients to come back.
 func (b *Broker) restoreSessions(ctx context.Context, a *app) error {
 	// Groups are opened when it is known where their logs begin.
@@ -157,6 +158,7 @@ func (b *Broker) restoreSessions(ctx context.Context, a *app) error {
 		return err
 	}
 	now := b.now()
+	told := now
 	err = b.cfg.Store.Sessions(ctx, a.uid, func(st StoredSession) error {
 		p, err := restoreSession(a, st, now)
 		if err != nil {
@@ -167,7 +169,11 @@ func (b *Broker) restoreSessions(ctx context.Context, a *app) error {
 				return fmt.Errorf("stored session of client %q: its filter %q is not there", p.clientID, sub.Filter)
 			}
 		}
-		a.sessions[p.clientID] = p
+		a.addSessionLocked(p) // nobody else knows the app yet
+		if now := b.now(); now.Sub(told) >= progressEach {
+			told = now
+			b.log.LogAttrs(ctx, slog.LevelInfo, "restoring sessions", slog.String("app", a.id), slog.Int("sessions", len(a.all)))
+		}
 		return nil
 	})
 	if err != nil {
@@ -217,9 +223,7 @@ func (b *Broker) CloseApp(uid AppUID) {
 	for _, c := range a.connected() {
 		b.expel(c, expulsion{err: ErrNotAllowed, cause: causeAppDeleted, withoutWill: true})
 	}
-	for _, p := range a.persistent() {
-		p.kill()
-	}
+	a.each(func(p *persistentSession) { p.kill() })
 	a.durable.close()
 }
 

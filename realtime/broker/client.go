@@ -126,7 +126,10 @@ func (c *Client) Head() message.Position { return endOfSeq(c.app.head.Load()) }
 func (c *Client) SessionExpiry() time.Duration { return c.expiry }
 
 // Touch tells that the durable session has changed: it is saved within a second.
-func (c *Client) Touch() { c.session.dirty.Store(true) }
+func (c *Client) Touch() {
+	c.session.dirty.Store(true)
+	c.session.stir()
+}
 
 // Grant returns what the client may do now.
 func (c *Client) Grant() Grant { return *c.grant.Load() }

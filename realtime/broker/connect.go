@@ -364,7 +364,7 @@ func (a *app) attachLocked(c *Client, p *persistentSession) {
 			app: a, clientID: c.id, subject: c.Grant().Subject(), state: session.New(), willOnly: c.expiry == 0,
 		}
 		p.state.AdvanceCursor(c.Head())
-		a.sessions[c.id] = p
+		a.addSessionLocked(p)
 	}
 	c.session = p
 	p.attach(c, c.expiry, newStoredWill(c.will, c.Grant()))

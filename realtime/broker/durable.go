@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 
 	"github.com/embercast/embercast/realtime/message"
+	"github.com/embercast/embercast/realtime/session"
 	"github.com/embercast/embercast/realtime/topic"
 )
 
@@ -22,7 +24,9 @@ type durableFilter struct {
 
 	// What was committed for the filter since the server started; backlogs are estimated from it.
 	messages, bytes atomic.Int64
-	settled         uint64 // seq up to which nothing is pending any more; the housekeeper's
+	last            atomic.Uint64 // seq of the last write that was; 0: none, and what was before is not known
+	settled         uint64        // seq up to which nothing is pending any more; the housekeeper's
+	lowest          uint64        // of the cursors that are saved; likewise
 }
 
 // durableFilters are the durable filters of an app.
@@ -30,7 +34,8 @@ type durableFilter struct {
 // A publish holds mu for reading from its match until it has its place in the commit queue, and a filter is added under
 // the write lock: so what is queued behind the subscription to a filter is kept for it.
 type durableFilters struct {
-	count atomic.Int64 // filters in the tree; read without the lock
+	count           atomic.Int64 // filters in the tree; read without the lock
+	messages, bytes atomic.Int64 // the sums over all filters, of what was committed since the server started
 
 	opened func(f *durableFilter) // called under mu when a filter gets its first subscription; set before it is used
 
@@ -202,8 +207,12 @@ func (d *durableFilters) committed(p *Part) {
 	defer d.mu.RUnlock()
 	for _, id := range p.Filters {
 		if f := d.byID[id]; f != nil {
+			size := retainedSize(p.Message)
 			f.messages.Add(1)
-			f.bytes.Add(retainedSize(p.Message))
+			f.bytes.Add(size)
+			f.last.Store(p.Message.Position.Seq)
+			d.messages.Add(1)
+			d.bytes.Add(size)
 			if f.group != nil {
 				f.group.poke()
 			}
@@ -273,6 +282,30 @@ func (d *durableFilters) sum(from []FilterFrom) (messages, bytes int64) {
 	}
 	return messages, bytes
 }
+
+// holdBack notes how far the saved cursor of a session lets its filters be settled. It reports whether a newer cursor
+// would let go of something.
+func (d *durableFilters) holdBack(p *persistentSession, head uint64) (lags bool) {
+	saved := p.saved.Load()
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	p.state.Each(func(s *session.Subscription) {
+		if s.FilterID == 0 || isShared(s.Filter) {
+			return // a group's rows go one by one
+		}
+		f := d.byID[s.FilterID]
+		if f == nil {
+			return
+		}
+		at := max(saved, s.Begins.Seq)
+		f.lowest = min(f.lowest, at)
+		lags = lags || at < head && at <= f.last.Load()
+	})
+	return lags
+}
+
+// isShared tells the filters of groups from others, among those that have been subscribed to.
+func isShared(filter string) bool { return strings.HasPrefix(filter, "$share/") }
 
 // after returns the later of two positions.
 func after(p, q message.Position) message.Position {

@@ -4,11 +4,11 @@ import (
 	"context"
 	"hash/maphash"
 	"log/slog"
+	"math"
 	"time"
 
 	"github.com/embercast/embercast/realtime/message"
 	"github.com/embercast/embercast/realtime/packet"
-	"github.com/embercast/embercast/realtime/session"
 )
 
 // compactStep bounds one deletion of the compactor, so that it never holds the store for long.
@@ -43,10 +43,10 @@ func (b *Broker) keepHouse(ctx context.Context) {
 			a.stats.minute(minute, connections)
 			b.settle(ctx, a)
 			var n int
-			a.pass, n = b.compact(ctx, a, a.pass)
+			a.house.pass, n = b.compact(ctx, a, a.house.pass)
 			deleted += n
-			if a.pass != nil {
-				lag += a.head.Load() - a.pass.after.Seq
+			if p := a.house.pass; p != nil {
+				lag += a.head.Load() - p.after.Seq
 			}
 		}
 		b.cfg.Observer.Compacted(deleted, lag)
@@ -54,20 +54,44 @@ func (b *Broker) keepHouse(ctx context.Context) {
 	}
 }
 
+// house is what the housekeeper alone knows of an app.
+type house struct {
+	pass   *pass   // the compactor's, where it stopped on the way
+	limits *Limits // that the backlogs were last held against
+	turn   int     // of the session, in the order of a walk, at which looking at backlogs goes on
+}
+
+// laggingShare is how many seconds the saving of lagging sessions is spread over, and laggingMin how many are saved at
+// least in one of them (chosen: they are named once a minute).
+const (
+	laggingShare = 50
+	laggingMin   = 100
+)
+
 // keepSessions ends the sessions whose time has passed, saves what has changed lazily, and cuts the backlogs that have
 // grown beyond their limits.
 func (b *Broker) keepSessions(ctx context.Context, a *app, now time.Time) {
-	for _, p := range a.endedSessions(now) {
-		b.endSession(p, true)
-	}
 	b.endUnended(a)
 	a.forgetTrailing()
-	for _, p := range a.persistent() {
-		if p.dirty.Load() {
+	due := a.dueBacklogs()
+	lagging := max(laggingMin, a.sessionCount()/laggingShare)
+	a.each(func(p *persistentSession) {
+		switch {
+		case a.end(p, now):
+			b.endSession(p, true)
+			return
+		case p.dirty.Load():
 			b.committer.saveSession(p)
+		case lagging > 0 && p.lagging.Load():
+			p.lagging.Store(false)
+			if p.holder() != nil && p.state.Outstanding() == 0 { // else it is saved when it has been acknowledged
+				lagging--
+				b.committer.saveSession(p)
+			}
 		}
-	}
-	if err := b.cutBacklogs(ctx, a); err != nil && ctx.Err() == nil {
+		due.look(p)
+	})
+	if err := b.cutBacklogs(ctx, a, due); err != nil && ctx.Err() == nil {
 		b.log.LogAttrs(ctx, slog.LevelWarn, "measuring backlogs stopped", slog.String("app", a.id), slog.String("error", err.Error()))
 	}
 }
@@ -83,20 +107,6 @@ func (a *app) forgetTrailing() {
 	}
 }
 
-// inWindows returns the positions of what is under way to clients.
-func (a *app) inWindows() map[message.Position]struct{} {
-	held := map[message.Position]struct{}{}
-	for _, p := range a.persistent() {
-		p.state.Resend(func(e *session.Entry) bool {
-			if e.State == session.StateSent {
-				held[e.Position] = struct{}{}
-			}
-			return true
-		})
-	}
-	return held
-}
-
 // settle deletes the pending rows that no session has still to come to, and the filters that nobody subscribes to.
 func (b *Broker) settle(ctx context.Context, a *app) {
 	if err := b.settleFilters(ctx, a); err != nil && ctx.Err() == nil {
@@ -110,28 +120,27 @@ func (b *Broker) settleFilters(ctx context.Context, a *app) error {
 	}
 	// A subscription that begins while this looks around is behind the head of now, whatever is saved meanwhile.
 	head := a.head.Load()
-	lowest := map[int64]uint64{} // of the cursors that are saved
-	for _, p := range a.persistent() {
-		saved := p.saved.Load()
-		p.state.Subscriptions(func(s *session.Subscription) bool {
-			if _, shared := groupOf(s.Filter); s.FilterID == 0 || shared {
-				return true // a group's rows go one by one
-			}
-			at := max(saved, s.Begins.Seq)
-			if low, there := lowest[s.FilterID]; !there || at < low {
-				lowest[s.FilterID] = at
-			}
-			return true
-		})
+	used := a.durable.used()
+	for _, f := range used {
+		f.last.CompareAndSwap(0, max(1, head)) // what was pending before the start is not known
+		f.lowest = math.MaxUint64
 	}
-	for _, f := range a.durable.used() {
-		upTo, there := lowest[f.id]
-		if upTo = min(upTo, head); !there || upTo <= f.settled {
+	a.each(func(p *persistentSession) {
+		if a.durable.holdBack(p, head) && p.holder() != nil {
+			p.lagging.Store(true)
+		}
+	})
+	for _, f := range used {
+		upTo := min(f.lowest, head)
+		if f.lowest == math.MaxUint64 || upTo <= f.settled {
 			continue
 		}
-		// A cursor may stand within a write: only the writes before it are settled as a whole.
-		if _, err := b.cfg.Store.Settle(ctx, a.uid, f.id, endOfSeq(upTo-1)); err != nil {
-			return err //nolint:wrapcheck // the caller says what
+		// A cursor may stand within a write: only the writes before it are settled as a whole. Behind the filter's last
+		// one there is nothing.
+		if f.last.Load() >= f.settled {
+			if _, err := b.cfg.Store.Settle(ctx, a.uid, f.id, endOfSeq(upTo-1)); err != nil {
+				return err //nolint:wrapcheck // the caller says what
+			}
 		}
 		f.settled = upTo
 	}
@@ -182,11 +191,9 @@ func (b *Broker) compact(ctx context.Context, a *app, p *pass) (stopped *pass, d
 	c := Compaction{
 		After: p.after, UpTo: p.upTo, Limit: compactStep,
 		KeepSince: b.now().Add(-time.Duration(a.history.Load())),
-		Live:      a.isLive, Remains: p.remains, ClearMayGo: p.clearMayGo,
+		Live:      a.isLive, Held: a.inWindows().holds, Remains: p.remains, ClearMayGo: p.clearMayGo,
 	}
 	for ctx.Err() == nil && c.After.Compare(c.UpTo) < 0 {
-		held := a.inWindows()
-		c.Held = func(p message.Position) bool { _, is := held[p]; return is }
 		looked, n, err := b.cfg.Store.Compact(ctx, a.uid, c)
 		if err != nil {
 			b.log.LogAttrs(ctx, slog.LevelWarn, "compaction stopped", slog.String("app", a.id), slog.String("error", err.Error()))

@@ -22,10 +22,17 @@ type persistentSession struct {
 	willOnly bool // the session ends with its connection; its row keeps the will
 
 	forgotten bool // it has ended, and another may have its Client Identifier; guarded by app.mu
+	place     int  // in app.all; guarded likewise
 
 	dirty  atomic.Bool   // its state has changed since it was last saved
 	saved  atomic.Uint64 // seq of the cursor that the store holds
 	saving bool          // a write that saves it is queued; guarded by committer.mu
+
+	// What the housekeeper looks at each second, without a lock.
+	stirred atomic.Bool  // it stands in app.stirred
+	lagging atomic.Bool  // it is connected, and its saved cursor keeps rows that it may be past
+	endsAt  atomic.Int64 // the second in which its time has passed, if nobody comes back; forever while it is connected
+	quiet   quiet
 
 	mu        sync.Mutex // guards what follows; no other lock is taken while it is held
 	client    *Client    // that holds it, or nil
@@ -74,7 +81,9 @@ func restoreSession(a *app, st StoredSession, startedAt time.Time) (*persistentS
 		p.endedAt = startedAt // a crash has ended its connection
 		p.dirty.Store(true)   // another one is not to make it last longer
 	}
+	p.endsAt.Store(p.endedAt.Add(p.expiry).Unix())
 	p.saved.Store(r.Cursor.Seq)
+	p.quiet.end()
 	return p, nil
 }
 
@@ -164,6 +173,7 @@ func (p *persistentSession) attach(c *Client, expiry time.Duration, w *storedWil
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.client, p.endedAt, p.expiry, p.will = c, time.Time{}, expiry, w
+	p.endsAt.Store(math.MaxInt64)
 	p.stopTimerLocked()
 }
 
@@ -175,7 +185,9 @@ func (p *persistentSession) detach(c *Client, now time.Time, expiry time.Duratio
 		return false
 	}
 	p.client, p.endedAt, p.expiry = nil, now, expiry
+	p.endsAt.Store(now.Add(expiry).Unix())
 	p.backlog.known = false
+	p.quiet.end()
 	return true
 }
 
@@ -272,9 +284,7 @@ func (p *persistentSession) stop() {
 // forgetLocked removes the session from memory, under app.mu; its durable filters lose a subscription each.
 func (a *app) forgetLocked(p *persistentSession) {
 	p.forgotten = true
-	if a.sessions[p.clientID] == p {
-		delete(a.sessions, p.clientID)
-	}
+	a.removeSessionLocked(p)
 	p.state.Subscriptions(func(s *session.Subscription) bool {
 		if s.FilterID != 0 {
 			a.durable.release(s.FilterID)
@@ -329,17 +339,18 @@ func (b *Broker) endUnended(a *app) {
 	}
 }
 
-// endedSessions takes out the sessions whose time has passed.
-func (a *app) endedSessions(now time.Time) (ended []*persistentSession) {
+// end takes a session out whose time has passed; false: it has not.
+func (a *app) end(p *persistentSession, now time.Time) bool {
+	if now.Unix() < p.endsAt.Load() || !p.over(now) || p.waits() {
+		return false // most are told apart without the app's lock
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, p := range a.sessions {
-		if p.over(now) && !p.waits() {
-			a.forgetLocked(p)
-			ended = append(ended, p)
-		}
+	if p.forgotten || !p.over(now) || p.waits() {
+		return false
 	}
-	return ended
+	a.forgetLocked(p)
+	return true
 }
 
 // waits reports whether a row is there for its will alone, which is still to be sent.

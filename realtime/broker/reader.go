@@ -51,7 +51,10 @@ func (b *Broker) startTask(do func()) {
 }
 
 // Save has the durable session of a client committed as it is when the next batch is made; Outbound.Saved tells.
-func (b *Broker) Save(c *Client) { b.committer.saveSession(c.session) }
+func (b *Broker) Save(c *Client) {
+	b.committer.saveSession(c.session)
+	c.session.stir()
+}
 
 // Behind has the log read for a client whose connection could not keep what was routed to it.
 func (b *Broker) Behind(c *Client) { b.startReader(c) }

@@ -70,9 +70,9 @@ type Taken struct {
 // State that is committed. Each method is one step; the callback of Resend is
 // called within it and must not use the Session, nor take a lock.
 type Session struct {
-	mu            sync.Mutex // guards what follows
-	subscriptions map[string]*Subscription
-	entries       []Entry // in the order of sending: the first gone of them have left, the rest is the window
+	mu            sync.Mutex      // guards what follows
+	subscriptions []*Subscription // in filter order; most sessions have few, and a map of one costs 250 bytes
+	entries       []Entry         // in the order of sending: the first gone of them have left, the rest is the window
 	gone          int
 	cursor        message.Position
 	outstanding   int // entries of the window in StateSent or StateRel: they hold the client's quota
@@ -161,7 +161,7 @@ func (s *Session) Take() Taken {
 	t := Taken{Settled: s.settled}
 	s.settled = nil
 	for f := range s.moved {
-		if sub, there := s.subscriptions[f]; there && !sub.leaving {
+		if sub := s.subscription(f); sub != nil && !sub.leaving {
 			t.Moved = append(t.Moved, *sub)
 		}
 	}
@@ -181,7 +181,7 @@ func (s *Session) PutBack(t Taken) {
 	defer s.mu.Unlock()
 	s.settled = append(t.Settled, s.settled...)
 	for i := range t.Moved {
-		if _, there := s.subscriptions[t.Moved[i].Filter]; there {
+		if _, there := s.findSub(t.Moved[i].Filter); there {
 			if s.moved == nil {
 				s.moved = map[string]struct{}{}
 			}

@@ -11,11 +11,9 @@ import (
 func (s *Session) Subscribe(sub Subscription) (previous Subscription, existed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.subscriptions == nil {
-		s.subscriptions = make(map[string]*Subscription, 1)
-	}
-	old, existed := s.subscriptions[sub.Filter]
+	i, existed := s.findSub(sub.Filter)
 	if existed {
+		old := s.subscriptions[i]
 		previous = *old
 		if sub.FilterID == 0 {
 			sub.FilterID = old.FilterID
@@ -28,7 +26,11 @@ func (s *Session) Subscribe(sub Subscription) (previous Subscription, existed bo
 		}
 	}
 	sub.leaving = false
-	s.subscriptions[sub.Filter] = &sub
+	if existed {
+		s.subscriptions[i] = &sub
+	} else {
+		s.subscriptions = slices.Insert(s.subscriptions, i, &sub)
+	}
 	if existed && sub.RetainedAfter != "" {
 		s.move(sub.Filter) // it may have come further since the row of sub was made
 	}
@@ -39,11 +41,12 @@ func (s *Session) Subscribe(sub Subscription) (previous Subscription, existed bo
 func (s *Session) Unsubscribe(filter string) (Subscription, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	sub, ok := s.subscriptions[filter]
+	i, ok := s.findSub(filter)
 	if !ok {
 		return Subscription{}, false
 	}
-	delete(s.subscriptions, filter)
+	sub := s.subscriptions[i]
+	s.subscriptions = slices.Delete(s.subscriptions, i, i+1)
 	return *sub, true
 }
 
@@ -51,8 +54,8 @@ func (s *Session) Unsubscribe(filter string) (Subscription, bool) {
 func (s *Session) Subscription(filter string) (Subscription, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	sub, ok := s.subscriptions[filter]
-	if !ok {
+	sub := s.subscription(filter)
+	if sub == nil {
 		return Subscription{}, false
 	}
 	return *sub, true
@@ -71,6 +74,31 @@ func (s *Session) Subscriptions(yield func(*Subscription) bool) {
 	}
 }
 
+// findSub returns where the subscription with exactly this filter is, or belongs.
+func (s *Session) findSub(filter string) (at int, there bool) {
+	return slices.BinarySearchFunc(s.subscriptions, filter, func(sub *Subscription, filter string) int {
+		return strings.Compare(sub.Filter, filter)
+	})
+}
+
+// subscription returns the subscription with exactly this filter, or nil.
+func (s *Session) subscription(filter string) *Subscription {
+	if i, there := s.findSub(filter); there {
+		return s.subscriptions[i]
+	}
+	return nil
+}
+
+// Each calls yield with each subscription in filter order. yield must not change it, nor use the Session, nor take a
+// lock.
+func (s *Session) Each(yield func(*Subscription)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, sub := range s.subscriptions {
+		yield(sub)
+	}
+}
+
 func (s *Session) copySubscriptions() []Subscription {
 	if len(s.subscriptions) == 0 {
 		return nil
@@ -79,7 +107,6 @@ func (s *Session) copySubscriptions() []Subscription {
 	for _, sub := range s.subscriptions {
 		all = append(all, *sub)
 	}
-	slices.SortFunc(all, func(x, y Subscription) int { return strings.Compare(x.Filter, y.Filter) })
 	return all
 }
 
@@ -99,8 +126,8 @@ func (s *Session) MoveRetained(filter, after string) {
 }
 
 func (s *Session) moveRetained(filter, after string) {
-	sub, there := s.subscriptions[filter]
-	if !there || sub.RetainedAfter == after {
+	sub := s.subscription(filter)
+	if sub == nil || sub.RetainedAfter == after {
 		return
 	}
 	sub.RetainedAfter = after
@@ -120,7 +147,7 @@ func (s *Session) Leave(filter string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.moved, filter)
-	if sub, there := s.subscriptions[filter]; there {
+	if sub := s.subscription(filter); sub != nil {
 		sub.leaving = true
 	}
 }
@@ -129,7 +156,7 @@ func (s *Session) Leave(filter string) {
 func (s *Session) Stay(filter string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if sub, there := s.subscriptions[filter]; there && sub.leaving {
+	if sub := s.subscription(filter); sub != nil && sub.leaving {
 		sub.leaving = false
 		if sub.RetainedAfter != "" {
 			s.move(filter)
