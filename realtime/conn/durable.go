@@ -55,11 +55,28 @@ type held struct {
 	ack      packet.Type
 }
 
+// logLocked returns the connection's logQueue, made when it is first needed: by sessions that outlive their connection,
+// and by members of Shared Subscriptions with such a one.
+func (c *Conn) logLocked() *logQueue {
+	if c.out.log == nil {
+		c.out.log = &logQueue{}
+	}
+	return c.out.log
+}
+
 func (q *logQueue) released() bool { return len(q.held) > 0 && q.held[0].change <= q.covered }
+
+// size tells what waits to be sent.
+func (q *logQueue) size() (messages int, bytes int64) {
+	if q == nil {
+		return 0, 0
+	}
+	return q.queue.len() + q.gated.len(), q.bytes
+}
 
 // pending reports whether something can leave now; what the client's quota holds back is tried in vain.
 func (q *logQueue) pending() bool {
-	return len(q.resend) > 0 || q.released() || q.queue.len() > 0
+	return q != nil && (len(q.resend) > 0 || q.released() || q.queue.len() > 0)
 }
 
 // fedUp reports whether the reader is to wait. What is gated counts too, and waits itself for the reader.
@@ -69,6 +86,9 @@ func (q *logQueue) fedUp() bool {
 
 // drop forgets what has not been sent: it is in the log.
 func (q *logQueue) drop() {
+	if q == nil {
+		return
+	}
 	q.queue, q.gated, q.bytes, q.resend, q.held = fifo{}, fifo{}, 0, nil, nil
 }
 
@@ -78,7 +98,7 @@ func (q *logQueue) full(size int64) bool {
 
 // atRest reports whether nothing of the log is under way to the client.
 func (c *Conn) atRestLocked() bool {
-	q := &c.out.log
+	q := c.logLocked()
 	return c.session.Outstanding() == 0 && q.queue.len() == 0 && q.gated.len() == 0 && len(q.held) == 0
 }
 
@@ -87,10 +107,10 @@ func (c *Conn) restLocked(head message.Position) {
 	if !c.atRestLocked() {
 		return
 	}
-	if c.out.log.mode == modeLive {
+	if q := c.logLocked(); q.mode == modeLive {
 		c.session.AdvanceCursor(head)
 	} else {
-		c.session.AdvanceCursor(c.out.log.fed)
+		c.session.AdvanceCursor(q.fed)
 	}
 }
 
@@ -105,7 +125,7 @@ func (c *Conn) dropLocked() {
 // deliverLogged takes a QoS 1 or 2 message that the log keeps for the session. Where there is no room it is left there,
 // with all that waits, and read again.
 func (c *Conn) deliverLogged(d broker.Delivery) (v broker.Verdict, marked bool) {
-	q := &c.out.log
+	q := c.logLocked()
 	if d.Message.Position.Seq == 0 || q.mode == modeBehind {
 		return broker.Queued, false // published before the subscription was committed; or the reader's
 	}
@@ -127,7 +147,7 @@ func (c *Conn) deliverLogged(d broker.Delivery) (v broker.Verdict, marked bool) 
 }
 
 func (c *Conn) fallBehindLocked() {
-	q := &c.out.log
+	q := c.logLocked()
 	live := q.mode == modeLive
 	q.mode = modeBehind
 	if q.gated = (fifo{}); !live {
@@ -142,7 +162,7 @@ func (c *Conn) fallBehindLocked() {
 // Offer implements broker.Outbound. The message is put into the window at once: what has been taken is under way.
 func (c *Conn) Offer(d broker.Delivery, filterID int64) broker.OfferVerdict {
 	c.mu.Lock()
-	q := &c.out.log
+	q := c.logLocked()
 	switch {
 	case c.state != stateOpen:
 		c.mu.Unlock()
@@ -189,8 +209,8 @@ func (c *Conn) settledLocked() {
 			c.cfg.Broker.Settle(c.client, settled)
 		}
 	}
-	if c.out.log.refused && c.session.Quota() > 0 {
-		c.out.log.refused = false
+	if q := c.out.log; q != nil && q.refused && c.session.Quota() > 0 {
+		q.refused = false
 		c.cfg.Broker.Room(c.client)
 	}
 }
@@ -202,6 +222,9 @@ func (c *Conn) Saving(head message.Position) (mark uint64) {
 	if c.durable && c.state == stateOpen {
 		c.restLocked(head)
 	}
+	if c.out.log == nil {
+		return 0
+	}
 	return c.out.log.changes
 }
 
@@ -209,8 +232,8 @@ func (c *Conn) Saving(head message.Position) (mark uint64) {
 func (c *Conn) Saved(mark uint64, err error) (marked bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	q := &c.out.log
-	if c.state != stateOpen {
+	q := c.out.log
+	if q == nil || c.state != stateOpen {
 		return false
 	}
 	if err != nil {
@@ -230,7 +253,7 @@ func (c *Conn) Taken() message.Position { return c.session.Taken() }
 // Feed implements broker.Outbound.
 func (c *Conn) Feed(ds []broker.Delivery, upTo message.Position) bool {
 	c.mu.Lock()
-	q := &c.out.log
+	q := c.logLocked()
 	for c.state == stateOpen && q.fedUp() {
 		q.feeding = true
 		c.stateChanged.Wait()
@@ -257,13 +280,13 @@ func (c *Conn) Feed(ds []broker.Delivery, upTo message.Position) bool {
 func (c *Conn) Join() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.out.log.mode = modeJoining
+	c.logLocked().mode = modeJoining
 }
 
 // Live implements broker.Outbound.
 func (c *Conn) Live() bool {
 	c.mu.Lock()
-	q := &c.out.log
+	q := c.logLocked()
 	if q.mode != modeJoining {
 		c.mu.Unlock()
 		return false
@@ -283,16 +306,20 @@ func (c *Conn) Live() bool {
 
 // changedLocked counts a change of the session that must be committed, and asks for that.
 func (c *Conn) changedLocked() uint64 {
-	c.out.log.changes++
+	q := c.logLocked()
+	q.changes++
 	c.cfg.Broker.Save(c.client)
-	return c.out.log.changes
+	return q.changes
 }
 
 // ackLocked answers with PUBREL or PUBCOMP. In a session that outlives the connection it leaves once the change that it
 // tells of is committed, and behind all that waits for a commit already.
 func (c *Conn) ackLocked(kind packet.Type, id uint16, reason packet.ReasonCode, changed bool) error {
-	q := &c.out.log
-	if !c.durable || !changed && len(q.held) == 0 {
+	if !c.durable {
+		return c.answerLocked(&packet.Ack{Kind: kind, PacketID: id, Reason: reason})
+	}
+	q := c.logLocked()
+	if !changed && len(q.held) == 0 {
 		return c.answerLocked(&packet.Ack{Kind: kind, PacketID: id, Reason: reason})
 	}
 	at := q.changes
@@ -306,7 +333,7 @@ func (c *Conn) ackLocked(kind packet.Type, id uint16, reason packet.ReasonCode, 
 // nextLogged makes the bytes of what is next for a session that outlives the connection; false: there is nothing that
 // may leave now.
 func (c *Conn) nextLogged(b []byte, now time.Time, t *tally) ([]byte, bool) {
-	q := &c.out.log
+	q := c.logLocked()
 	switch {
 	case len(q.resend) > 0 && c.mayResendLocked():
 		e := q.resend[0]
@@ -341,7 +368,7 @@ func (c *Conn) nextLogged(b []byte, now time.Time, t *tally) ([]byte, bool) {
 // mayResendLocked reports whether what is to be sent again first may leave: the client's Receive Maximum, which may be
 // smaller than it was, holds PUBLISH packets back and nothing else [MQTT5-3.3.4-10].
 func (c *Conn) mayResendLocked() bool {
-	q := &c.out.log
+	q := c.logLocked()
 	return c.session.MayResend(len(q.resend)) || c.session.StateOf(q.resend[0].PacketID) != session.StateSent
 }
 
@@ -353,7 +380,9 @@ func (c *Conn) resumeLocked(entries []session.Entry, receiveMaximum uint16) {
 			return cmp.Compare(pubrelFirst(&a), pubrelFirst(&b))
 		})
 	}
-	c.out.log.resend = entries
+	if len(entries) > 0 {
+		c.logLocked().resend = entries
+	}
 }
 
 func pubrelFirst(e *session.Entry) int {
@@ -389,7 +418,7 @@ func (c *Conn) passOver(d *broker.Delivery, why string, t *tally) {
 // sendDurable puts a message into the window; snapshot is the Topic Filter of the retained snapshot that it is from, or
 // empty.
 func (c *Conn) sendDurable(b []byte, d *broker.Delivery, snapshot string, now time.Time, t *tally) []byte {
-	q := &c.out.log
+	q := c.logLocked()
 	e := session.Entry{Position: d.Message.Position, QoS: d.QoS, Retain: d.Retain, SubscriptionIDs: d.SubscriptionIDs}
 	e.Snapshot = d.Shared // it is not in the order of the log
 	var id uint16

@@ -28,7 +28,7 @@ type outbox struct {
 	waiting  fifo             // QoS 1 and 2 messages beyond the client's Receive Maximum
 	bytes    int64            // of what is in ready and waiting
 	replays  []*broker.Replay // at most one a subscription
-	log      logQueue         // of a session that outlives the connection
+	log      *logQueue        // of a session that outlives the connection; nil until it is needed
 	aliases  map[string]uint16
 	aliasMax uint16
 	marked   bool // somebody owes a Flush
@@ -111,7 +111,8 @@ func (c *Conn) Queue() (messages int, bytes int64, inflight int) {
 		inflight = c.session.Outstanding()
 	}
 	o := &c.out
-	return o.ready.len() + o.waiting.len() + o.log.queue.len() + o.log.gated.len(), o.bytes + o.log.bytes, inflight
+	logged, loggedBytes := o.log.size()
+	return o.ready.len() + o.waiting.len() + logged, o.bytes + loggedBytes, inflight
 }
 
 // WriteRaw queues a frame of the transport's own (a WebSocket pong), unless the connection is ending.
@@ -251,7 +252,7 @@ func (c *Conn) appendMessages(b []byte) []byte {
 	now := c.now()
 	t := tally{}
 	for len(b) < flushBytes {
-		if c.durable || len(o.log.held) > 0 {
+		if c.durable || o.log != nil && len(o.log.held) > 0 {
 			var more bool
 			if b, more = c.nextLogged(b, now, &t); more {
 				continue
@@ -291,7 +292,7 @@ const replaySteps = 16
 func (c *Conn) nextRetained() (d broker.Delivery, filter string, ok bool) {
 	o := &c.out
 	for range replaySteps {
-		if len(o.replays) == 0 || o.waiting.len() > 0 || c.session.Quota() == 0 || len(o.log.resend) > 0 {
+		if len(o.replays) == 0 || o.waiting.len() > 0 || c.session.Quota() == 0 || o.log != nil && len(o.log.resend) > 0 {
 			return broker.Delivery{}, "", false
 		}
 		if d, ok := o.replays[0].Next(); ok {
