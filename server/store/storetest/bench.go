@@ -39,6 +39,11 @@ func Benchmark(b *testing.B, open func(tb testing.TB) Store) {
 			require.NoError(b, s.Close())
 		})
 	}
+	b.Run("Start100000", func(b *testing.B) {
+		s := open(b)
+		benchmarkSessions(b, s)
+		require.NoError(b, s.Close())
+	})
 	b.Run("Commit1000", func(b *testing.B) {
 		s := open(b)
 		app := newApp(b, s, "a")
@@ -69,6 +74,44 @@ func Benchmark(b *testing.B, open func(tb testing.TB) Store) {
 			}
 		})
 		require.NoError(b, s.Close())
+	})
+}
+
+// benchmarkSessions measures what a start reads: 100,000 sessions with ten subscriptions each.
+func benchmarkSessions(b *testing.B, s Store) {
+	b.Helper()
+	const n, step, each = 100_000, 1_000, 10
+	app := newApp(b, s, "a")
+	for from := 0; from < n; from += step {
+		var filters []string
+		for i := range step * each {
+			filters = append(filters, fmt.Sprintf("sites/%d/devices/%d/%d", from/step, from+i/each, i%each))
+		}
+		ids := filterIDs(b, s, app, filters...)
+		var writes []broker.Write
+		for i := range step {
+			client := fmt.Sprintf("client-%d", from+i)
+			change := broker.SessionChange{ClientID: client, Keep: &broker.SessionRow{Subject: "u", Window: make([]byte, 40)}}
+			for j := i * each; j < (i+1)*each; j++ {
+				change.Subscribe = append(change.Subscribe, broker.SubscriptionRow{Filter: filters[j], FilterID: ids[j], Options: 1})
+			}
+			writes = append(writes, changed(app, change))
+		}
+		commit(b, s, writes...)
+	}
+	b.Run("Filters", func(b *testing.B) {
+		for b.Loop() {
+			all, err := s.Filters(b.Context(), app)
+			require.NoError(b, err)
+			require.Len(b, all, n*each)
+		}
+	})
+	b.Run("Sessions", func(b *testing.B) {
+		for b.Loop() {
+			found := 0
+			require.NoError(b, s.Sessions(b.Context(), app, func(broker.StoredSession) error { found++; return nil }))
+			require.Equal(b, n, found)
+		}
 	})
 }
 
