@@ -111,6 +111,12 @@ func (a *app) sessions() []string {
 // TestFiveThousandReconnectAtOnce: all are served, after a network that ended for all of them at once.
 func TestFiveThousandReconnectAtOnce(t *testing.T) {
 	t.Parallel()
+	t.Run("and begin anew", func(t *testing.T) { reconnectAtOnce(t, false) })
+	t.Run("and find their sessions", func(t *testing.T) { reconnectAtOnce(t, true) })
+}
+
+func reconnectAtOnce(t *testing.T, stored bool) {
+	t.Helper()
 	s := startServer(t, sqlite, "LOG_LEVEL=info")
 	a := s.newApp("crowd", anything...)
 	token := a.token("crowd", time.Hour, "")
@@ -139,6 +145,7 @@ func TestFiveThousandReconnectAtOnce(t *testing.T) {
 		t.Logf("%d clients in %v", clients, time.Since(began).Round(time.Millisecond))
 	}
 	const eachWaits = 3 * patience
+	present := false
 	connect := func(i int) error {
 		c, err := (&net.Dialer{Timeout: eachWaits}).DialContext(t.Context(), "tcp", s.mqtt)
 		if err != nil {
@@ -147,17 +154,27 @@ func TestFiveThousandReconnectAtOnce(t *testing.T) {
 		w := &wire{t: t, net: c, decoder: packet.NewDecoder(1 << 20)}
 		w.speak(packet.V5)
 		crowd[i] = w
-		both := connectPacket(a, packet.V5, fmt.Sprint("c", i), token).Append(nil, packet.V5)
-		both = (&packet.Subscribe{PacketID: 1, Subscriptions: []packet.Subscription{{Filter: "all"}}}).Append(both, packet.V5)
-		if _, err := c.Write(both); err != nil {
+		connect := connectPacket(a, packet.V5, fmt.Sprint("c", i), token)
+		if stored {
+			connect.CleanStart = false
+			connect.Properties = &packet.Properties{Has: packet.PropSessionExpiry, SessionExpiry: 600}
+		}
+		b := connect.Append(nil, packet.V5)
+		answers := []packet.Type{packet.TypeConnack, packet.TypeSuback}
+		if present { // the subscription is there
+			answers = answers[:1]
+		} else {
+			b = (&packet.Subscribe{PacketID: 1, Subscriptions: []packet.Subscription{{Filter: "all", QoS: 1}}}).Append(b, packet.V5)
+		}
+		if _, err := c.Write(b); err != nil {
 			return err
 		}
-		for _, want := range []packet.Type{packet.TypeConnack, packet.TypeSuback} {
+		for _, want := range answers {
 			p, err := w.read(eachWaits)
 			if err != nil {
 				return fmt.Errorf("client %d: %w", i, err)
 			}
-			if p.Type() != want {
+			if ack, ok := p.(*packet.Connack); p.Type() != want || ok && ack.SessionPresent != present {
 				return fmt.Errorf("client %d got %T %+v", i, p, p)
 			}
 		}
@@ -176,6 +193,7 @@ func TestFiveThousandReconnectAtOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	present = stored
 	together(connect)
 	a.publish("all", "hello", false)
 	together(func(i int) error {
