@@ -32,46 +32,47 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 type server struct {
+	world    *brokertest.World
 	observer *brokertest.Observer
 	broker   *broker.Broker
 	addr     string
 }
 
 // start serves on a port of its own, over TLS where a configuration is given.
-func start(t *testing.T, tlsConfig *tls.Config) *server {
-	t.Helper()
-	s := &server{observer: &brokertest.Observer{}}
+func start(tb testing.TB, tlsConfig *tls.Config) *server {
+	tb.Helper()
+	s := &server{world: brokertest.NewWorld(), observer: &brokertest.Observer{}}
 	log := slog.New(slog.DiscardHandler)
-	s.broker = broker.New(broker.Config{Store: brokertest.NewStore(1, 2), Authenticator: brokertest.NewWorld(), Observer: s.observer, Logger: log})
+	s.broker = broker.New(broker.Config{Store: brokertest.NewStore(1, 2), Authenticator: s.world, Observer: s.observer, Logger: log})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 2)
 	go func() {
 		s.broker.Run(ctx)
 		ended <- nil
 	}()
-	require.NoError(t, s.broker.OpenApp(ctx, broker.AppConfig{UID: 1, ID: "app"}))
+	require.NoError(tb, s.broker.OpenApp(ctx, broker.AppConfig{UID: 1, ID: "app"}))
 	listener := tcp.New(conn.Config{Broker: s.broker, Observer: s.observer, Logger: log})
 	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	s.addr = ln.Addr().String()
 	go func() { ended <- listener.Serve(ln, tlsConfig) }()
-	t.Cleanup(func() {
-		require.NoError(t, ln.Close())
+	tb.Cleanup(func() {
+		require.NoError(tb, ln.Close())
 		s.broker.Drain()
 		closing, done := context.WithTimeout(context.Background(), time.Second)
 		defer done()
 		listener.Close(closing)
 		cancel()
-		require.NoError(t, <-ended)
-		require.NoError(t, <-ended)
+		require.NoError(tb, <-ended)
+		require.NoError(tb, <-ended)
 	})
 	return s
 }
 
-func (s *server) dial(t *testing.T) net.Conn {
-	t.Helper()
-	c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", s.addr)
-	require.NoError(t, err)
+func (s *server) dial(tb testing.TB) net.Conn {
+	tb.Helper()
+	c, err := (&net.Dialer{}).DialContext(tb.Context(), "tcp", s.addr)
+	require.NoError(tb, err)
 	return c
 }
 
