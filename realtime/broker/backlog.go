@@ -119,6 +119,14 @@ func (d *dueBacklogs) look(p *persistentSession) {
 	}
 }
 
+// measureAgain has the backlog measured: its filters are others now, and the estimate counts by filter.
+func (p *persistentSession) measureAgain() {
+	p.mu.Lock()
+	p.backlog.known = false
+	p.mu.Unlock()
+	p.quiet.end()
+}
+
 // measureWait bounds a measurement that a caller waits for (chosen).
 const measureWait = 2 * time.Second
 
@@ -185,9 +193,9 @@ func (b *Broker) cutBacklog(ctx context.Context, p *persistentSession, limits *L
 
 // cutGroups keeps the logs of Shared Subscriptions within the limits of one session: nobody may be there to take them.
 func (b *Broker) cutGroups(ctx context.Context, a *app, limits *Limits) error {
-	for _, f := range a.durable.used() {
-		g := a.durable.group(f.id)
-		if g == nil || f.messages.Load()-g.measured <= int64(limits.QueuedMessagesMax) &&
+	for _, g := range a.durable.groups() {
+		f := g.f
+		if f.messages.Load()-g.measured <= int64(limits.QueuedMessagesMax) &&
 			f.bytes.Load()-g.measuredBytes <= limits.QueuedBytesMax {
 			continue
 		}

@@ -88,6 +88,7 @@ func (b *Broker) Run(ctx context.Context) {
 	g.Go(func() { b.committer.run(ctx) })
 	g.Go(b.committer.apply)
 	g.Go(func() { b.keepHouse(ctx) })
+	g.Go(func() { b.keepLog(ctx) })
 	g.Go(func() { b.keepSys(ctx) })
 	g.Wait()
 	b.readers.mu.Lock()
@@ -200,9 +201,12 @@ func (b *Broker) restoreGroups(a *app) {
 			return true
 		})
 	}
-	for _, f := range a.durable.used() {
+	used := a.durable.used()
+	a.durable.mu.Lock()
+	for _, f := range used {
 		b.openGroup(a, f, begins[f.id])
 	}
+	a.durable.mu.Unlock()
 	for _, p := range a.sessions {
 		a.restoreAssigned(p)
 	}

@@ -25,7 +25,7 @@ type durableFilter struct {
 	// What was committed for the filter since the server started; backlogs are estimated from it.
 	messages, bytes atomic.Int64
 	last            atomic.Uint64 // seq of the last write that was; 0: none, and what was before is not known
-	settled         uint64        // seq up to which nothing is pending any more; the housekeeper's
+	settled         uint64        // seq up to which nothing is pending any more; the compactor's
 	lowest          uint64        // of the cursors that are saved; likewise
 }
 
@@ -45,6 +45,7 @@ type durableFilters struct {
 	tree     topic.Tree[*durableFilter]
 	byFilter map[string]*durableFilter
 	byID     map[int64]*durableFilter
+	shared   map[int64]*durableFilter // those with a group
 }
 
 // load takes over what the store holds.
@@ -131,10 +132,7 @@ func (d *durableFilters) release(id int64) {
 	if f.users--; f.users == 0 {
 		d.tree.Remove(f.inner, f)
 		d.count.Add(-1)
-		if f.group != nil {
-			close(f.group.stop)
-			f.group = nil
-		}
+		d.stopGroupLocked(f)
 	}
 }
 
@@ -235,22 +233,34 @@ func (d *durableFilters) close() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.opened = nil
-	for _, f := range d.byID {
-		if f.group != nil {
-			close(f.group.stop)
-			f.group = nil
-		}
+	for _, f := range d.shared {
+		d.stopGroupLocked(f)
 	}
 }
 
-// groups returns all of those.
+// setGroupLocked gives a filter the group that hands out its log.
+func (d *durableFilters) setGroupLocked(f *durableFilter, g *groupLog) {
+	if d.shared == nil {
+		d.shared = map[int64]*durableFilter{}
+	}
+	f.group = g
+	d.shared[f.id] = f
+}
+
+func (d *durableFilters) stopGroupLocked(f *durableFilter) {
+	if f.group != nil {
+		close(f.group.stop)
+		f.group = nil
+		delete(d.shared, f.id)
+	}
+}
+
+// groups returns all that hand out.
 func (d *durableFilters) groups() (all []*groupLog) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	for _, f := range d.byID {
-		if f.group != nil {
-			all = append(all, f.group)
-		}
+	for _, f := range d.shared {
+		all = append(all, f.group)
 	}
 	return all
 }

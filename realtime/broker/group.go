@@ -19,6 +19,7 @@ import (
 type groupLog struct {
 	b    *Broker
 	a    *app
+	f    *durableFilter
 	id   int64 // of the durable filter
 	key  groupKey
 	wake chan struct{} // there may be something to hand out, or somebody to take it
@@ -63,17 +64,18 @@ func groupOf(filter string) (groupKey, bool) {
 	return groupKey{name, inner}, shared && err == nil
 }
 
-// openGroup starts the handing out for a durable filter that is a group's; after is where its log begins.
+// openGroup starts, under durableFilters.mu, the handing out for a durable filter that is a group's; after is where its log
+// begins.
 func (b *Broker) openGroup(a *app, f *durableFilter, after message.Position) {
 	key, is := groupOf(f.filter)
 	if !is || f.group != nil {
 		return
 	}
 	g := &groupLog{
-		b: b, a: a, id: f.id, key: key, read: after, wake: make(chan struct{}, 1), stop: make(chan struct{}),
+		b: b, a: a, f: f, id: f.id, key: key, read: after, wake: make(chan struct{}, 1), stop: make(chan struct{}),
 		assigned: map[message.Position]*assignment{},
 	}
-	f.group = g
+	a.durable.setGroupLocked(f, g)
 	b.startTask(g.run)
 }
 

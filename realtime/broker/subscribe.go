@@ -257,6 +257,7 @@ func (a *app) unsubscribe(c *Client, filters []string) []packet.ReasonCode {
 			sub, kept := p.state.Unsubscribe(f)
 			if kept && sub.FilterID != 0 {
 				a.durable.release(sub.FilterID)
+				p.measureAgain()
 			}
 			// The session may be another connection's by now.
 			if h := p.holder(); h != nil && h != c {

@@ -58,6 +58,7 @@ func (m *message) abandoned() bool { return m.done != 0 && m.acked == 0 }
 // receipt is what a session has got of a message.
 type receipt struct {
 	first      moment
+	run, begun int  // of the server, and the number of the client's session, in which it came last
 	qos        byte // the highest that it came with
 	connection int  // the last one that it came by
 	times      int  // by that connection, not marked as retained

@@ -139,6 +139,25 @@ func TestAHistory(t *testing.T) {
 		{"where a message of QoS 2 comes twice", "a got p#1 (t/1) with QoS 2 more than once", func(p past) past {
 			return p.sends("t/1", 1).acked(1).gets("t/1", 1).crashes().gets("t/1", 1)
 		}},
+		{"where a message of QoS 2 comes again to the client's next session after a crash is without fault", "", func(p past) past {
+			p.sends("t/1", 1).a.Connecting(true)
+			p.a.Connected(false, false)
+			p.subscribes(p.a, "t/#", true).gets("t/1", 1)
+			p.a.Closed("lost")
+			p.Crashed()
+			p.a.Connecting(true)
+			p.a.Connected(false, false)
+			return p.subscribes(p.a, "t/#", true).gets("t/1", 1).acked(1)
+		}},
+		{"where a message of QoS 2 comes to two sessions of a client without a crash", "more than once", func(p past) past {
+			p.sends("t/1", 1).a.Connecting(true)
+			p.a.Connected(false, false)
+			p.subscribes(p.a, "t/#", true).gets("t/1", 1)
+			p.a.Closed("lost")
+			p.a.Connecting(true)
+			p.a.Connected(false, false)
+			return p.subscribes(p.a, "t/#", true).gets("t/1", 1).acked(1)
+		}},
 		{"where a message of QoS 2 that was given up comes twice", "more than once", func(p past) past {
 			p.sends("t/1", 1).gets("t/1", 1).Abandoned(id(1))
 			return p.gets("t/1", 1)
