@@ -34,7 +34,8 @@ type Limits struct {
 	RetainedBytesMax          int `json:"retained_bytes_max"`
 	QueuedMessagesMax         int `json:"queued_messages_max"`
 	QueuedBytesMax            int `json:"queued_bytes_max"`
-	SessionExpiryMaxSeconds   int `json:"session_expiry_max_seconds" doc:"Not in force yet: a session ends with its connection."`
+	SessionsMax               int `json:"sessions_max" doc:"Sessions that outlive their connection."`
+	SessionExpiryMaxSeconds   int `json:"session_expiry_max_seconds" doc:"How long a session may outlive its connection; 0: not at all."`
 	KeepAliveMaxSeconds       int `json:"keep_alive_max_seconds"`
 	ReceiveMaximum            int `json:"receive_maximum"`
 	TopicAliasMaximum         int `json:"topic_alias_maximum"`
@@ -49,7 +50,8 @@ func DefaultSettings() Settings {
 			ConnectionsMax: 100_000, SubscriptionsPerClientMax: 1_000, PublishRateMax: 10_000,
 			PublishBytesRateMax: 32 << 20, PacketBytesMax: 1 << 20, TopicLevelsMax: 32, TopicBytesMax: 1_024,
 			RetainedCountMax: 1_000_000, RetainedBytesMax: 1 << 30, QueuedMessagesMax: 100_000,
-			QueuedBytesMax: 64 << 20, SessionExpiryMaxSeconds: 604_800, ReceiveMaximum: 100, TopicAliasMaximum: 100,
+			QueuedBytesMax: 64 << 20, SessionsMax: 1_000_000, SessionExpiryMaxSeconds: 604_800, ReceiveMaximum: 100,
+			TopicAliasMaximum: 100,
 		},
 	}
 }
@@ -64,7 +66,7 @@ var limitRanges = map[string]limitRange{
 	"publish_bytes_rate_max": {1_024, 1 << 33}, "packet_bytes_max": {16, 256 << 20}, "topic_levels_max": {1, 256},
 	"topic_bytes_max": {1, 8_192}, "retained_count_max": {0, 100_000_000}, "retained_bytes_max": {0, 1 << 40},
 	"queued_messages_max": {1, 10_000_000}, "queued_bytes_max": {1_024, 1 << 36},
-	"session_expiry_max_seconds": {0, 0xFFFFFFFE}, "keep_alive_max_seconds": {0, 65_535}, "receive_maximum": {1, 65_535},
+	"sessions_max": {0, 10_000_000}, "session_expiry_max_seconds": {0, 0xFFFFFFFE}, "keep_alive_max_seconds": {0, 65_535}, "receive_maximum": {1, 65_535},
 	"topic_alias_maximum": {0, 65_535},
 }
 
@@ -180,7 +182,7 @@ func (l *Limits) fields() map[string]*int {
 		"packet_bytes_max": &l.PacketBytesMax, "topic_levels_max": &l.TopicLevelsMax, "topic_bytes_max": &l.TopicBytesMax,
 		"retained_count_max": &l.RetainedCountMax, "retained_bytes_max": &l.RetainedBytesMax,
 		"queued_messages_max": &l.QueuedMessagesMax, "queued_bytes_max": &l.QueuedBytesMax,
-		"session_expiry_max_seconds": &l.SessionExpiryMaxSeconds, "keep_alive_max_seconds": &l.KeepAliveMaxSeconds,
+		"sessions_max": &l.SessionsMax, "session_expiry_max_seconds": &l.SessionExpiryMaxSeconds, "keep_alive_max_seconds": &l.KeepAliveMaxSeconds,
 		"receive_maximum": &l.ReceiveMaximum, "topic_alias_maximum": &l.TopicAliasMaximum,
 	}
 }

@@ -22,7 +22,7 @@ func TestDefaultSettings(t *testing.T) {
 	require.JSONEq(t, `{"anonymous":false,"denied_publish":"ack","revoked_subscription":"suspend","cors_origins":["*"],"history_seconds":600,
 		"token_ttl_max_seconds":2592000,"limits":{"connections_max":100000,"subscriptions_per_client_max":1000,"publish_rate_max":10000,
 		"publish_bytes_rate_max":33554432,"packet_bytes_max":1048576,"topic_levels_max":32,"topic_bytes_max":1024,"retained_count_max":1000000,
-		"retained_bytes_max":1073741824,"queued_messages_max":100000,"queued_bytes_max":67108864,"session_expiry_max_seconds":604800,
+		"retained_bytes_max":1073741824,"queued_messages_max":100000,"queued_bytes_max":67108864,"sessions_max":1000000,"session_expiry_max_seconds":604800,
 		"keep_alive_max_seconds":0,"receive_maximum":100,"topic_alias_maximum":100}}`, string(text))
 }
 
@@ -83,6 +83,7 @@ var limitRanges = map[string][2]int{
 	"retained_bytes_max":           {0, 1 << 40},
 	"queued_messages_max":          {1, 10_000_000},
 	"queued_bytes_max":             {1 << 10, 64 << 30},
+	"sessions_max":                 {0, 10_000_000},
 	"session_expiry_max_seconds":   {0, 0xFFFF_FFFE},
 	"keep_alive_max_seconds":       {0, 65_535},
 	"receive_maximum":              {1, 65_535},

@@ -73,7 +73,8 @@ func (b *Broker) Connect(g Grant, req ConnectRequest) (*Client, error) {
 		}
 	}
 	c := b.newClient(a, id, g, req)
-	ended, tookOver, err := b.takePlace(a, c, g.Limits().ConnectionsMax)
+	limits := g.Limits()
+	ended, tookOver, err := b.takePlace(a, c, &limits)
 	if err != nil {
 		return nil, err
 	}
@@ -96,11 +97,11 @@ func (b *Broker) Connect(g Grant, req ConnectRequest) (*Client, error) {
 }
 
 // takePlace puts c in its place, taking over from whoever holds it. ended is the session that gives way to c's.
-func (b *Broker) takePlace(a *app, c *Client, connectionsMax int) (ended *persistentSession, tookOver bool, err error) {
+func (b *Broker) takePlace(a *app, c *Client, limits *Limits) (ended *persistentSession, tookOver bool, err error) {
 	deadline := time.NewTimer(strangerWait)
 	defer deadline.Stop()
 	for {
-		ended, old, gone, err := b.admit(a, c, connectionsMax)
+		ended, old, gone, err := b.admit(a, c, limits)
 		switch {
 		case err != nil:
 			return nil, tookOver, err
@@ -311,7 +312,7 @@ const strangerWait = 250 * time.Millisecond
 // admit puts c in its place, or returns the older connection that holds it: old to be taken over or, where that is
 // another subject's, what tells of its end. A client id belongs to the subject that uses it, while it is connected or
 // its session is stored (CONTRACT section 4); a stored session that holds nothing gives way.
-func (b *Broker) admit(a *app, c *Client, connectionsMax int) (ended *persistentSession, old *Client, gone <-chan struct{}, err error) {
+func (b *Broker) admit(a *app, c *Client, limits *Limits) (ended *persistentSession, old *Client, gone <-chan struct{}, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if b.draining.Load() {
@@ -337,8 +338,11 @@ func (b *Broker) admit(a *app, c *Client, connectionsMax int) (ended *persistent
 		}
 		over = true
 	}
-	if len(a.clients) >= connectionsMax {
+	switch {
+	case len(a.clients) >= limits.ConnectionsMax:
 		return nil, nil, nil, ErrConnectionsMax
+	case p == nil && c.expiry > 0 && len(a.all) >= limits.SessionsMax:
+		return nil, nil, nil, ErrSessionsMax
 	}
 	a.clients[c.id] = c
 	if before := a.trailing[c.id]; before != nil {

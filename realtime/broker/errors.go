@@ -20,6 +20,7 @@ var (
 	ErrOutcomeUnknown   = errors.New("the outcome of a commit is unknown")
 	ErrQuotaExceeded    = errors.New("a limit of the app is reached")
 	ErrConnectionsMax   = errors.New("the app has reached its connections")
+	ErrSessionsMax      = errors.New("the app has reached its sessions")
 	ErrTopicNameInvalid = errors.New("topic name is not valid")
 	ErrTopicTooLong     = errors.New("topic is longer or deeper than the app's limit")
 	ErrFilterInvalid    = errors.New("topic filter is not valid")
@@ -95,6 +96,10 @@ var outcomes = []Outcome{
 	{
 		ErrConnectionsMax, packet.QuotaExceeded, http.StatusTooManyRequests, "connections_max",
 		"The app has as many connections as it may: try again later, or have its limit connections_max raised.",
+	},
+	{
+		ErrSessionsMax, packet.QuotaExceeded, http.StatusTooManyRequests, "sessions_max",
+		"The app stores as many sessions as it may: connect without one that outlives the connection, or have sessions_max raised.",
 	},
 	{
 		ErrTopicNameInvalid, packet.TopicNameInvalid, http.StatusUnprocessableEntity, "topic_name_invalid",

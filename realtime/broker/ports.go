@@ -87,6 +87,7 @@ type Limits struct {
 	RetainedBytesMax          int64
 	QueuedMessagesMax         int // of one session
 	QueuedBytesMax            int64
+	SessionsMax               int // that outlive their connection
 	SessionExpiryMax          time.Duration
 	KeepAliveMax              time.Duration // 0: the client's own
 	ReceiveMaximum            uint16

@@ -121,6 +121,28 @@ func TestConnect(t *testing.T) {
 		c.Send(&packet.Connect{Version: packet.V5, CleanStart: true, ClientID: "two"})
 		require.Equal(t, packet.QuotaExceeded, brokertest.Expect[*packet.Connack](c).Reason)
 	})
+	t.Run("the app's sessions_max is told to who asks for one more", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		l := brokertest.Limits()
+		l.SessionsMax = 1
+		w.SetLimits(l)
+		one, _ := w.resume(packet.V5, "one")
+		gone(t, w, one, "one")
+		c := w.dial(packet.V5)
+		lasts := properties(packet.Properties{Has: packet.PropSessionExpiry, SessionExpiry: 60})
+		two := &packet.Connect{Version: packet.V5, CleanStart: true, ClientID: "two"}
+		lasts(two)
+		c.Send(two)
+		require.Equal(t, packet.QuotaExceeded, brokertest.Expect[*packet.Connack](c).Reason)
+		c = w.dial(packet.V311)
+		c.Send(&packet.Connect{Version: packet.V311, ClientID: "two"})
+		require.Equal(t, packet.ServerUnavailable, brokertest.Expect[*packet.Connack](c).Reason)
+		w.client(packet.V5, "two")
+		_, present := w.resume(packet.V5, "one")
+		require.True(t, present)
+		w.resume(packet.V5, "one", func(p *packet.Connect) { p.CleanStart = true })
+	})
 	t.Run("a CONNECT of more than 16 KiB is too large", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t)

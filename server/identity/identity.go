@@ -42,7 +42,7 @@ func Limits(l auth.Limits) broker.Limits {
 		PublishRateMax: l.PublishRateMax, PublishBytesRateMax: l.PublishBytesRateMax, PacketBytesMax: l.PacketBytesMax,
 		TopicLevelsMax: l.TopicLevelsMax, TopicBytesMax: l.TopicBytesMax, RetainedCountMax: l.RetainedCountMax,
 		RetainedBytesMax: int64(l.RetainedBytesMax), QueuedMessagesMax: l.QueuedMessagesMax,
-		QueuedBytesMax:   int64(l.QueuedBytesMax),
+		QueuedBytesMax: int64(l.QueuedBytesMax), SessionsMax: l.SessionsMax,
 		SessionExpiryMax: time.Duration(l.SessionExpiryMaxSeconds) * time.Second,
 		KeepAliveMax:     time.Duration(l.KeepAliveMaxSeconds) * time.Second,
 		ReceiveMaximum:   uint16(l.ReceiveMaximum), TopicAliasMaximum: uint16(l.TopicAliasMaximum), //nolint:gosec // checked when they are set

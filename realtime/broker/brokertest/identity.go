@@ -17,8 +17,8 @@ func Limits() broker.Limits {
 	return broker.Limits{
 		ConnectionsMax: 10_000, SubscriptionsPerClientMax: 1_000, PublishRateMax: 1_000_000, PublishBytesRateMax: 1 << 30,
 		PacketBytesMax: 1 << 20, TopicLevelsMax: 32, TopicBytesMax: 1_024, RetainedCountMax: 1_000_000,
-		RetainedBytesMax: 1 << 30, QueuedMessagesMax: 100_000, QueuedBytesMax: 64 << 20, SessionExpiryMax: 7 * 24 * time.Hour,
-		ReceiveMaximum: 100, TopicAliasMaximum: 100,
+		RetainedBytesMax: 1 << 30, QueuedMessagesMax: 100_000, QueuedBytesMax: 64 << 20, SessionsMax: 1_000_000,
+		SessionExpiryMax: 7 * 24 * time.Hour, ReceiveMaximum: 100, TopicAliasMaximum: 100,
 	}
 }
 
