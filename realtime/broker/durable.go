@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,7 +20,7 @@ type durableFilter struct {
 	id     int64
 	filter string // as it is stored: with $share/… for the filter of a group
 	inner  string
-	users  int       // subscriptions; guarded by durableFilters.mu
+	users  int       // subscriptions, and one for the members of a group that lingers; guarded by durableFilters.mu
 	group  *groupLog // of a Shared Subscription with users; guarded likewise
 
 	// What was committed for the filter since the server started; backlogs are estimated from it.
@@ -41,11 +42,12 @@ type durableFilters struct {
 
 	making sync.Mutex // held across the store: filters are made and dropped one by one
 
-	mu       sync.RWMutex // guards what follows
-	tree     topic.Tree[*durableFilter]
-	byFilter map[string]*durableFilter
-	byID     map[int64]*durableFilter
-	shared   map[int64]*durableFilter // those with a group
+	mu        sync.RWMutex // guards what follows
+	tree      topic.Tree[*durableFilter]
+	byFilter  map[string]*durableFilter
+	byID      map[int64]*durableFilter
+	shared    map[int64]*durableFilter // those with a group
+	lingering []*durableFilter // of groups whose stored sessions have gone, for the sake of their connected members
 }
 
 // load takes over what the store holds.
@@ -121,19 +123,41 @@ func (d *durableFilters) holdKnown(filter string) *durableFilter {
 	return f
 }
 
-// release takes back what hold or use has counted. The filter stays in the store until drop.
-func (d *durableFilters) release(id int64) {
+// release takes back what hold or use has counted. The filter stays in the store until drop. The log of a Shared
+// Subscription lingers for as long as it has connected members: what was not handed out yet, and what comes back
+// unacknowledged, is theirs.
+func (d *durableFilters) release(id int64, hasMembers func(groupKey) bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	f := d.byID[id]
-	if f == nil {
-		return
+	switch {
+	case f == nil:
+	case f.users == 1 && f.group != nil && hasMembers(f.group.key):
+		d.lingering = append(d.lingering, f)
+	default:
+		d.releaseLocked(f)
 	}
+}
+
+func (d *durableFilters) releaseLocked(f *durableFilter) {
 	if f.users--; f.users == 0 {
 		d.tree.Remove(f.inner, f)
 		d.count.Add(-1)
 		d.stopGroupLocked(f)
 	}
+}
+
+// letGo ends the lingering of groups without members.
+func (d *durableFilters) letGo(hasMembers func(groupKey) bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.lingering = slices.DeleteFunc(d.lingering, func(f *durableFilter) bool {
+		ends := f.group == nil || !hasMembers(f.group.key)
+		if ends {
+			d.releaseLocked(f)
+		}
+		return ends
+	})
 }
 
 // drop deletes the filters that nobody subscribes to any more.

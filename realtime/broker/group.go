@@ -170,8 +170,22 @@ func (g *groupLog) giveBack(messages []*message.Message, fromLog bool) {
 func (a *app) hasMembers(key groupKey) bool {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
+	return a.hasMembersLocked(key)
+}
+
+func (a *app) hasMembersLocked(key groupKey) bool {
 	g := a.groups[key]
 	return g != nil && len(g.members) > 0
+}
+
+// unuseLocked takes back a subscription to a durable filter, under app.mu.
+func (a *app) unuseLocked(filterID int64) { a.durable.release(filterID, a.hasMembersLocked) }
+
+// letGoOfGroups ends the logs of Shared Subscriptions with neither stored sessions nor members.
+func (a *app) letGoOfGroups() {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	a.durable.letGo(a.hasMembersLocked)
 }
 
 // assign gives m to a member, beginning behind the one before; false: nobody has room now. What has expired, or what no

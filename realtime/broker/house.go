@@ -58,6 +58,7 @@ const (
 func (b *Broker) keepSessions(ctx context.Context, a *app, now time.Time) {
 	b.endUnended(a)
 	a.forgetTrailing()
+	a.letGoOfGroups()
 	due := a.dueBacklogs()
 	lagging := max(laggingMin, a.sessionCount()/laggingShare)
 	a.each(func(p *persistentSession) {

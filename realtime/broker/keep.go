@@ -123,7 +123,9 @@ func (c *Client) giveUp(all []wanted) {
 func (w *wanted) release(c *Client) {
 	if w.held {
 		w.held = false
-		c.app.durable.release(w.sub.FilterID)
+		c.app.mu.Lock()
+		defer c.app.mu.Unlock()
+		c.app.unuseLocked(w.sub.FilterID)
 	}
 }
 

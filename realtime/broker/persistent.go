@@ -287,7 +287,7 @@ func (a *app) forgetLocked(p *persistentSession) {
 	a.removeSessionLocked(p)
 	p.state.Subscriptions(func(s *session.Subscription) bool {
 		if s.FilterID != 0 {
-			a.durable.release(s.FilterID)
+			a.unuseLocked(s.FilterID)
 		}
 		return true
 	})

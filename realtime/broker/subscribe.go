@@ -256,7 +256,7 @@ func (a *app) unsubscribe(c *Client, filters []string) []packet.ReasonCode {
 		if p := c.session; c.Durable() && !p.forgotten {
 			sub, kept := p.state.Unsubscribe(f)
 			if kept && sub.FilterID != 0 {
-				a.durable.release(sub.FilterID)
+				a.unuseLocked(sub.FilterID)
 				p.measureAgain()
 			}
 			// The session may be another connection's by now.

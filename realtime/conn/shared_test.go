@@ -201,3 +201,39 @@ func TestDurableSharedSubscription(t *testing.T) {
 		one.ExpectNothing()
 	})
 }
+
+func TestDurableSharedSubscription_whose_last_stored_session_ends_goes_on_for_its_members(t *testing.T) {
+	t.Parallel()
+	for _, how := range []string{"a clean start", "UNSUBSCRIBE"} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			one, _ := w.resume(packet.V5, "one", func(p *packet.Connect) {
+				p.Properties.Has |= packet.PropReceiveMaximum
+				p.Properties.ReceiveMaximum = 1
+			})
+			one.Subscribe(group, 1)
+			publishJobs(w, 1, "a", "b", "c")
+			one.ExpectMessage("jobs/1", "a")
+			one.ExpectNothing()
+			two := w.dial(packet.V5)
+			two.Connect("two", properties(packet.Properties{Has: packet.PropReceiveMaximum, ReceiveMaximum: 1}))
+			two.Subscribe(group, 1)
+			b := two.ExpectMessage("jobs/1", "b")
+			two.ExpectNothing()
+			want := []string{"c"}
+			if how == "UNSUBSCRIBE" { // what has been sent is the session's
+				one.Send(&packet.Unsubscribe{PacketID: 2, Filters: []string{group}})
+				brokertest.Expect[*packet.Unsuback](one)
+			} else {
+				gone(t, w, one, "one")
+				w.client(packet.V5, "one")
+				want = []string{"a", "c"}
+			}
+			two.Send(&packet.Ack{Kind: packet.TypePuback, PacketID: b.PacketID})
+			require.ElementsMatch(t, want, take(two, len(want)))
+			publishJobs(w, 1, "d")
+			require.Equal(t, []string{"d"}, take(two, 1))
+		})
+	}
+}
