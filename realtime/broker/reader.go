@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/embercast/embercast/realtime/message"
+	"github.com/embercast/embercast/realtime/topic"
 )
 
 // pageEntries is how many messages of the log are read at a time for a session that is behind (chosen: a read costs
@@ -126,7 +127,7 @@ func (r *reader) page() (page, error) {
 			break
 		}
 		r.read = e.Message.Position
-		if d, wanted := deliveryFromLog(subs, e); wanted {
+		if d, wanted := subs.delivery(e); wanted {
 			p.deliveries = append(p.deliveries, d)
 		}
 	}
@@ -159,29 +160,43 @@ func (b *Broker) reading() (context.Context, context.CancelFunc) {
 	return ctx, cancel
 }
 
-// logged returns the client's subscriptions that the log keeps messages for, by durable filter, and where reading begins
-// for each.
-func (c *Client) logged(read message.Position) (subs map[int64]*subscriber, from []FilterFrom) {
+// logged are a client's subscriptions as the log concerns them.
+type logged struct {
+	kept map[int64]*subscriber // by the durable filter that the log keeps messages for
+	live []*subscriber         // at QoS 0, with an identifier: they bring no message, but are named with one that they match
+}
+
+// logged returns those, and where reading begins for each durable filter.
+func (c *Client) logged(read message.Position) (l logged, from []FilterFrom) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, s := range c.subs {
-		if s.sub.FilterID == 0 || s.sub.QoS == 0 || s.sub.Suspended || s.inner != s.sub.Filter {
-			continue
+		switch {
+		case s.sub.Suspended || s.inner != s.sub.Filter:
+		case s.sub.QoS == 0:
+			if s.sub.ID != 0 {
+				l.live = append(l.live, s)
+			}
+		case s.sub.FilterID != 0:
+			if l.kept == nil {
+				l.kept = map[int64]*subscriber{}
+			}
+			l.kept[s.sub.FilterID] = s
+			from = append(from, FilterFrom{ID: s.sub.FilterID, After: after(read, s.sub.Begins)})
 		}
-		if subs == nil {
-			subs = map[int64]*subscriber{}
-		}
-		subs[s.sub.FilterID] = s
-		from = append(from, FilterFrom{ID: s.sub.FilterID, After: after(read, s.sub.Begins)})
 	}
-	return subs, from
+	return l, from
 }
 
-// deliveryFromLog merges the subscriptions that an entry matched as routeOverlapping does.
-func deliveryFromLog(subs map[int64]*subscriber, e PageEntry) (d Delivery, wanted bool) {
+// delivery merges the subscriptions that an entry matched as routeOverlapping does. All that match are named
+// [MQTT5-3.3.4-4], but those at QoS 0 say nothing of how it comes.
+func (l *logged) delivery(e PageEntry) (d Delivery, wanted bool) {
+	takes := func(s *subscriber) bool {
+		return s != nil && e.Message.Position.Compare(s.sub.Begins) > 0 && s.takes(e.Message)
+	}
 	for _, id := range e.Filters {
-		s := subs[id]
-		if s == nil || e.Message.Position.Compare(s.sub.Begins) <= 0 || !s.takes(e.Message) {
+		s := l.kept[id]
+		if !takes(s) {
 			continue
 		}
 		one := deliveryFor(s, e.Message)
@@ -192,6 +207,13 @@ func deliveryFromLog(subs map[int64]*subscriber, e PageEntry) (d Delivery, wante
 		d.QoS = max(d.QoS, one.QoS)
 		d.Retain = d.Retain || one.Retain
 		d.SubscriptionIDs = joinIDs(d.SubscriptionIDs, one.SubscriptionIDs)
+	}
+	if wanted {
+		for _, s := range l.live {
+			if topic.Match(s.inner, e.Message.Topic) && takes(s) {
+				d.SubscriptionIDs = joinIDs(d.SubscriptionIDs, s.ids)
+			}
+		}
 	}
 	return d, wanted
 }

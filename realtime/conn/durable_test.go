@@ -282,3 +282,26 @@ func TestSubscribingAgain_keeps_what_waits_for_the_session(t *testing.T) {
 	stored, _ := w.store.Session(1, "c")
 	require.Zero(t, stored.Subscriptions[0].Begins.Seq)
 }
+
+func TestDurableSession_names_all_subscriptions_that_match_with_a_message_from_the_log(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c, _ := w.resume(packet.V5, "c")
+	for i, s := range []packet.Subscription{
+		{Filter: "a/b", QoS: 1}, {Filter: "a/+", QoS: 0}, {Filter: "a/#", QoS: 0, NoLocal: true}, {Filter: "b", QoS: 0},
+	} {
+		c.Send(&packet.Subscribe{
+			PacketID: uint16(i + 1), Subscriptions: []packet.Subscription{s},
+			Properties: &packet.Properties{Has: packet.PropSubscriptionID, SubscriptionIDs: []uint32{uint32(i + 1)}},
+		})
+		brokertest.Expect[*packet.Suback](c)
+	}
+	gone(t, w, c, "c")
+	p := w.client(packet.V5, "p")
+	p.Publish("a/b", "m", brokertest.QoS(1, 1))
+	p.ExpectAck(packet.TypePuback, 1, 0)
+	c, _ = w.resume(packet.V5, "c")
+	m := c.ExpectMessage("a/b", "m")
+	require.ElementsMatch(t, []uint32{1, 2, 3}, m.Properties.SubscriptionIDs, "[MQTT5-3.3.4-4]")
+	c.ExpectNothing()
+}
