@@ -204,6 +204,7 @@ func (c *Conn) handle(p packet.Packet, marks *broker.Marks) error {
 		marks.Flush() // it may wait for a commit
 		return c.subscribe(p)
 	case *packet.Unsubscribe:
+		marks.Flush() // likewise
 		return c.unsubscribe(p)
 	case *packet.Ping:
 		return c.answer(&packet.Ping{Kind: packet.TypePingresp})

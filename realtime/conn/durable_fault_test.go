@@ -292,3 +292,57 @@ func TestDurableSession_of_3_1_1_may_send_a_refused_message_again(t *testing.T) 
 	c.Send(&packet.Ack{Kind: packet.TypePubrel, PacketID: 4})
 	c.ExpectAck(packet.TypePubcomp, 4, packet.Success)
 }
+
+func TestDurableSession_acknowledges_again_what_was_published_nowhere(t *testing.T) {
+	t.Parallel()
+	t.Run("that a 3.1.1 client sends again on its next connection is acknowledged as it was the first time [MQTT311-3.3.5-2]", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		w.SetRules(brokertest.Rules{Publish: func(_, topic string) bool { return topic != "denied" }})
+		c, _ := w.resume(packet.V311, "c")
+		c.Publish("denied", "m", brokertest.QoS(2, 7))
+		c.ExpectAck(packet.TypePubrec, 7, 0)
+		gone(t, w, c, "c")
+		c, _ = w.resume(packet.V311, "c")
+		c.Publish("denied", "m", brokertest.QoS(2, 7), func(p *packet.Publish) { p.Dup = true })
+		c.ExpectAck(packet.TypePubrec, 7, 0)
+		c.Send(&packet.Ack{Kind: packet.TypePubrel, PacketID: 7})
+		c.ExpectAck(packet.TypePubcomp, 7, 0)
+	})
+	for name, v := range versions {
+		t.Run("a token that is sent again on the next connection is acknowledged, "+name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			c, _ := w.resume(v, "c")
+			c.Publish("$auth/token", "user ttl:30s", brokertest.QoS(2, 7))
+			c.ExpectAck(packet.TypePubrec, 7, 0)
+			gone(t, w, c, "c")
+			c, _ = w.resume(v, "c")
+			c.Publish("$auth/token", "user ttl:30s", brokertest.QoS(2, 7), func(p *packet.Publish) { p.Dup = true })
+			c.ExpectAck(packet.TypePubrec, 7, 0)
+		})
+	}
+}
+
+func TestUNSUBSCRIBE_that_waits_for_its_commit_does_not_hold_up_what_was_published_before(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c, _ := w.resume(packet.V5, "c")
+	c.Subscribe("a", 1)
+	s := w.client(packet.V5, "s")
+	s.Subscribe("b", 0)
+	release := make(chan struct{})
+	w.store.BeforeCommit = func(b broker.Batch) error {
+		for i := range b.Writes {
+			for j := range b.Writes[i].Sessions {
+				if len(b.Writes[i].Sessions[j].Unsubscribe) > 0 {
+					<-release
+				}
+			}
+		}
+		return nil
+	}
+	defer close(release)
+	c.Send(&packet.Publish{Topic: []byte("b"), Payload: []byte("at once")}, &packet.Unsubscribe{PacketID: 1, Filters: []string{"a"}})
+	brokertest.WithPatience(s, 2*time.Second).ExpectMessage("b", "at once")
+}

@@ -41,6 +41,7 @@ func (c *Conn) publish(p *packet.Publish, marks *broker.Marks) error {
 		return err
 	}
 	if name == tokenTopic {
+		marks.Flush() // whoever verifies the token may take their time
 		return c.renewBy(token, p)
 	}
 	pending, err := c.cfg.Broker.Accept(c.client, broker.Inbound{
@@ -222,9 +223,11 @@ func (c *Conn) settleLocked(token uint64, err error) {
 	if err != nil {
 		o = broker.OutcomeOf(err)
 	}
-	if o != nil && o.Reason.Failed() {
-		if a := c.acks.at(token); a != nil && a.kind == packet.TypePubrec && !a.dup {
+	if a := c.acks.at(token); a != nil && a.kind == packet.TypePubrec && !a.dup {
+		if o != nil && o.Reason.Failed() {
 			c.refusedLocked(a.id)
+		} else {
+			c.session.Queue(a.id) // a token is published nowhere
 		}
 	}
 	c.acks.settle(token, o)
