@@ -47,7 +47,7 @@ type durableFilters struct {
 	byFilter  map[string]*durableFilter
 	byID      map[int64]*durableFilter
 	shared    map[int64]*durableFilter // those with a group
-	lingering []*durableFilter // of groups whose stored sessions have gone, for the sake of their connected members
+	lingering []*durableFilter         // of groups whose stored sessions have gone, for the sake of their connected members
 }
 
 // load takes over what the store holds.
