@@ -183,6 +183,7 @@ func (b *Broker) restoreSessions(ctx context.Context, a *app) error {
 	b.restoreGroups(a)
 	for _, p := range a.sessions {
 		if p.will != nil {
+			p.willRests = now.Add(b.cfg.WillGrace)
 			b.armWill(p, max(p.endedAt.Add(p.will.will.Delay).Sub(now), b.cfg.WillGrace))
 		}
 	}

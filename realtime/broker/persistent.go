@@ -42,6 +42,7 @@ type persistentSession struct {
 	will      *storedWill
 	sending   *storedWill // the will that is on its way through the commit
 	timer     *time.Timer // sends the will
+	willRests time.Time   // after a start, until when the will of before is not sent, though the session's time has passed
 	fallenOut int64
 	backlog   backlogEstimate
 }
@@ -165,14 +166,14 @@ func (p *persistentSession) over(now time.Time) bool {
 func (p *persistentSession) willMayRest(now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.will != nil && now.Before(p.endedAt.Add(min(p.will.will.Delay, p.expiry)))
+	return p.will != nil && (now.Before(p.willRests) || now.Before(p.endedAt.Add(min(p.will.will.Delay, p.expiry))))
 }
 
 // attach gives the session to a connection.
 func (p *persistentSession) attach(c *Client, expiry time.Duration, w *storedWill) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.client, p.endedAt, p.expiry, p.will = c, time.Time{}, expiry, w
+	p.client, p.endedAt, p.expiry, p.will, p.willRests = c, time.Time{}, expiry, w, time.Time{}
 	p.endsAt.Store(math.MaxInt64)
 	p.stopTimerLocked()
 }
@@ -341,21 +342,22 @@ func (b *Broker) endUnended(a *app) {
 
 // end takes a session out whose time has passed; false: it has not.
 func (a *app) end(p *persistentSession, now time.Time) bool {
-	if now.Unix() < p.endsAt.Load() || !p.over(now) || p.waits() {
+	if now.Unix() < p.endsAt.Load() || !p.over(now) || p.waits(now) {
 		return false // most are told apart without the app's lock
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if p.forgotten || !p.over(now) || p.waits() {
+	if p.forgotten || !p.over(now) || p.waits(now) {
 		return false
 	}
 	a.forgetLocked(p)
 	return true
 }
 
-// waits reports whether a row is there for its will alone, which is still to be sent.
-func (p *persistentSession) waits() bool {
+// waits reports whether there is a will that is still to be sent, and not yet: the row is there for it alone, or its client
+// may come back after a start.
+func (p *persistentSession) waits(now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.willOnly && p.will != nil
+	return p.will != nil && (p.willOnly || now.Before(p.willRests))
 }

@@ -153,10 +153,7 @@ func modelExpiry(p *packet.Connect) time.Duration {
 func (m *fuzzModel) resume(clean bool, l *modelLink) (present bool) {
 	old := m.session
 	if old != nil && (clean || old.only) {
-		m.session = nil
-		if old.will != nil && !old.only {
-			m.publish(*old.will, true)
-		}
+		m.session = nil // what a crash has left of its will is not sent: the client is back
 	}
 	if m.session == nil {
 		m.session = &modelSession{subs: map[string]modelSub{}, inbound: map[uint16]bool{}, only: l.expiry == 0}
@@ -555,7 +552,7 @@ func (m *fuzzModel) expire(now time.Time) {
 		return
 	}
 	over := now.Sub(s.endedAt) >= s.expiry
-	if w := s.will; w != nil && (now.Sub(s.crashed) >= fuzzWillWait || over && !s.only) {
+	if w := s.will; w != nil && now.Sub(s.crashed) >= fuzzWillWait {
 		s.will = nil
 		if s.only || over {
 			m.session = nil

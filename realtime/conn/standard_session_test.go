@@ -137,6 +137,43 @@ func TestWillThatWaits(t *testing.T) {
 	})
 }
 
+func TestTheWillOfASessionThatEndsJustAfterACrash(t *testing.T) {
+	t.Parallel()
+	begin := func(t *testing.T) *world {
+		t.Helper()
+		w := newWorld(t)
+		watcher, _ := w.resume(packet.V5, "watcher")
+		watcher.Subscribe("wills/#", 1)
+		w.resume(packet.V5, "c", will("wills/c", "gone"), func(p *packet.Connect) { p.Properties.SessionExpiry = 2 })
+		w.crash()
+		return w
+	}
+	t.Run("is sent when the client has had its 30 seconds [MQTT5-3.1.2-8]", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			w := begin(t)
+			watcher, _ := w.resume(packet.V5, "watcher")
+			time.Sleep(29 * time.Second) //nolint:forbidigo // virtual time
+			watcher.ExpectNothing()
+			time.Sleep(3 * time.Second) //nolint:forbidigo // virtual time
+			watcher.ExpectMessage("wills/c", "gone")
+			watcher.ExpectNothing()
+		})
+	})
+	t.Run("is not sent when the client is back by then, though its session is not", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			w := begin(t)
+			watcher, _ := w.resume(packet.V5, "watcher")
+			time.Sleep(10 * time.Second) //nolint:forbidigo // virtual time
+			_, present := w.resume(packet.V5, "c")
+			require.False(t, present)
+			time.Sleep(60 * time.Second) //nolint:forbidigo // virtual time
+			watcher.ExpectNothing()
+		})
+	})
+}
+
 func TestMessagesThatWaitForAStoredSession(t *testing.T) {
 	t.Parallel()
 	t.Run("use up a Packet Identifier where they expire or are too large before they are sent", func(t *testing.T) {
