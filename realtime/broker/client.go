@@ -43,9 +43,13 @@ type Outbound interface {
 	Saved(mark uint64, err error) (marked bool)
 	// Taken is where reading the log for the session begins.
 	Taken() message.Position
-	// Feed hands over what the log holds up to a position. It waits until the connection has room for more; false: the
-	// connection has ended.
-	Feed(ds []Delivery, upTo message.Position) bool
+	// Narrowed counts the calls of Narrow; what is read of the log is read for the subscriptions at such a count.
+	Narrowed() uint64
+	// Narrow tells that subscriptions have gone, or may take less than they did: what of the log waits, and none of them
+	// takes, is dropped.
+	Narrow(takes func(*message.Message) bool)
+	// Feed hands over what the log holds up to a position. It waits until the connection has room for more.
+	Feed(ds []Delivery, upTo message.Position, narrowed uint64) FeedVerdict
 	// Join has what is routed from now on kept for the session, behind what is still to come by Feed. It is called under the app's commit order.
 	Join()
 	// Live ends the time of Feed; false: more was routed since Join than the connection keeps, and reading goes on.
@@ -69,6 +73,17 @@ const (
 	Queued Verdict = iota
 	Dropped
 	Gone
+)
+
+// FeedVerdict is what became of a page of the log.
+type FeedVerdict int
+
+// The verdicts: Fed, Stale (the subscriptions have been narrowed since it was read: it is to be read again), Over (the
+// connection has ended).
+const (
+	Fed FeedVerdict = iota
+	Stale
+	Over
 )
 
 // Client is one connected client: a session and the connection that holds it.

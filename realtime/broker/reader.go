@@ -3,6 +3,8 @@ package broker
 import (
 	"context"
 	"log/slog"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/embercast/embercast/realtime/message"
@@ -62,6 +64,7 @@ func (b *Broker) Behind(c *Client) { b.startReader(c) }
 
 func (r *reader) run() {
 	for !r.c.ended.Load() {
+		before, narrowed := r.read, r.c.out.Narrowed()
 		page, err := r.page()
 		if err != nil {
 			r.b.log.LogAttrs(context.Background(), slog.LevelWarn, "reading the log for a session is put off",
@@ -70,8 +73,13 @@ func (r *reader) run() {
 			<-timer.C
 			continue
 		}
-		if !r.c.out.Feed(page.deliveries, r.read) {
+		switch r.c.out.Feed(page.deliveries, r.read, narrowed) {
+		case Over:
 			return
+		case Stale:
+			r.read = before
+			continue
+		case Fed:
 		}
 		switch {
 		case page.full:
@@ -216,4 +224,25 @@ func (l *logged) delivery(e PageEntry) (d Delivery, wanted bool) {
 		}
 	}
 	return d, wanted
+}
+
+// Narrow has the connection drop what of the log waits for none of the client's subscriptions as they are now. No
+// subscription begins meanwhile.
+func (c *Client) Narrow() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var tree topic.Tree[*subscriber]
+	var found []*subscriber
+	once := sync.OnceFunc(func() {
+		for _, s := range c.subs {
+			if !s.sub.Suspended && s.inner == s.sub.Filter {
+				tree.Add(s.inner, s)
+			}
+		}
+	})
+	c.out.Narrow(func(m *message.Message) bool {
+		once() // most have nothing that waits
+		found = tree.Match(m.Topic, found[:0])
+		return slices.ContainsFunc(found, func(s *subscriber) bool { return s.takes(m) })
+	})
 }

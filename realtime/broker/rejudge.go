@@ -58,7 +58,9 @@ func (b *Broker) rejudge(c *Client) {
 		b.expel(c, expulsion{err: ErrNotAllowed, cause: causeRevoked})
 		return
 	}
-	for _, e := range c.app.rejudge(c) {
+	events := c.app.rejudge(c)
+	c.Narrow()
+	for _, e := range events {
 		b.notify(c, e)
 	}
 }

@@ -19,20 +19,22 @@ func (s *sink) Deliver(Delivery) (Verdict, bool) {
 	s.marked = true
 	return Queued, marked
 }
-func (s *sink) Flush()                                 { s.marked = false }
-func (*sink) Committed(uint64, error) bool             { return false }
-func (*sink) Disconnect(packet.ReasonCode, string)     {}
-func (*sink) Notify([]byte)                            {}
-func (*sink) GrantChanged()                            {}
-func (*sink) Offer(Delivery, int64) OfferVerdict       { return Leaving }
-func (*sink) Saving(message.Position) uint64           { return 0 }
-func (*sink) Saved(uint64, error) bool                 { return false }
-func (*sink) Unread() bool                             { return false }
-func (*sink) Taken() message.Position                  { return message.Position{} }
-func (*sink) Feed([]Delivery, message.Position) bool   { return false }
-func (*sink) Join()                                    {}
-func (*sink) Live() bool                               { return true }
-func (*sink) Queue() (n int, bytes int64, flights int) { return 0, 0, 0 }
+func (s *sink) Flush()                                              { s.marked = false }
+func (*sink) Committed(uint64, error) bool                          { return false }
+func (*sink) Disconnect(packet.ReasonCode, string)                  {}
+func (*sink) Notify([]byte)                                         {}
+func (*sink) GrantChanged()                                         {}
+func (*sink) Offer(Delivery, int64) OfferVerdict                    { return Leaving }
+func (*sink) Saving(message.Position) uint64                        { return 0 }
+func (*sink) Saved(uint64, error) bool                              { return false }
+func (*sink) Unread() bool                                          { return false }
+func (*sink) Taken() message.Position                               { return message.Position{} }
+func (*sink) Feed([]Delivery, message.Position, uint64) FeedVerdict { return Over }
+func (*sink) Narrowed() uint64                                      { return 0 }
+func (*sink) Narrow(func(*message.Message) bool)                    {}
+func (*sink) Join()                                                 {}
+func (*sink) Live() bool                                            { return true }
+func (*sink) Queue() (n int, bytes int64, flights int)              { return 0, 0, 0 }
 
 // crowd is an app in which n clients are subscribed to each of the filters.
 func crowd(n int, filters ...string) *app {

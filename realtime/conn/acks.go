@@ -224,6 +224,7 @@ func (c *Conn) unsubscribe(p *packet.Unsubscribe) error {
 	if err != nil {
 		return c.notStored(err)
 	}
+	c.client.Narrow()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.out.forgetReplays()

@@ -37,7 +37,9 @@ type logQueue struct {
 	bytes   int64
 	fed     message.Position // how far the reader has come
 	feeding bool             // the reader waits for room
-	resend  []session.Entry  // sent on a connection before, and to be sent again first
+	// narrowed counts the times when what waits may have become too much: subscriptions went, or take less.
+	narrowed uint64
+	resend   []session.Entry // sent on a connection before, and to be sent again first
 
 	// What changes the session must be committed before the packet that tells of it leaves: changes are counted, and what
 	// waits for a commit leaves in order, once its count is covered.
@@ -250,8 +252,32 @@ func (c *Conn) Saved(mark uint64, err error) (marked bool) {
 // Taken implements broker.Outbound.
 func (c *Conn) Taken() message.Position { return c.session.Taken() }
 
+// Narrowed implements broker.Outbound.
+func (c *Conn) Narrowed() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.logLocked().narrowed
+}
+
+// Narrow implements broker.Outbound.
+func (c *Conn) Narrow(takes func(*message.Message) bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	q := c.out.log
+	if q == nil {
+		return
+	}
+	q.narrowed++
+	q.queue.keep(takes)
+	q.gated.keep(takes)
+	q.bytes = q.queue.bytes() + q.gated.bytes()
+	if q.feeding && !q.fedUp() {
+		c.stateChanged.Broadcast()
+	}
+}
+
 // Feed implements broker.Outbound.
-func (c *Conn) Feed(ds []broker.Delivery, upTo message.Position) bool {
+func (c *Conn) Feed(ds []broker.Delivery, upTo message.Position, narrowed uint64) broker.FeedVerdict {
 	c.mu.Lock()
 	q := c.logLocked()
 	for c.state == stateOpen && q.fedUp() {
@@ -261,7 +287,11 @@ func (c *Conn) Feed(ds []broker.Delivery, upTo message.Position) bool {
 	q.feeding = false
 	if c.state != stateOpen {
 		c.mu.Unlock()
-		return false
+		return broker.Over
+	}
+	if narrowed != q.narrowed {
+		c.mu.Unlock()
+		return broker.Stale
 	}
 	for i := range ds {
 		q.queue.push(ds[i])
@@ -273,7 +303,7 @@ func (c *Conn) Feed(ds []broker.Delivery, upTo message.Position) bool {
 	if marked {
 		c.Flush()
 	}
-	return true
+	return broker.Fed
 }
 
 // Join implements broker.Outbound.

@@ -24,7 +24,7 @@ func TestWhatTheReaderOfTheLogHadBeforeItWasRoutedComesOnce(t *testing.T) {
 	}
 	// The reader reads what is committed; what is routed follows behind.
 	seen.Join()
-	require.True(t, seen.Feed([]broker.Delivery{at(10, "1"), at(11, "2"), at(12, "3")}, message.Position{Seq: 12}))
+	require.Equal(t, broker.Fed, seen.Feed([]broker.Delivery{at(10, "1"), at(11, "2"), at(12, "3")}, message.Position{Seq: 12}, seen.Narrowed()))
 	seen.Deliver(at(11, "2"))
 	require.True(t, seen.Live())
 	seen.Deliver(at(12, "3"))

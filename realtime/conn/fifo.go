@@ -1,6 +1,11 @@
 package conn
 
-import "github.com/embercast/embercast/realtime/broker"
+import (
+	"slices"
+
+	"github.com/embercast/embercast/realtime/broker"
+	"github.com/embercast/embercast/realtime/message"
+)
 
 // fifo is a queue of deliveries that gives its memory back when it is empty.
 type fifo struct {
@@ -16,6 +21,15 @@ func (f *fifo) bytes() (n int64) {
 		n += sizeOf(&f.items[i])
 	}
 	return n
+}
+
+// keep drops what is not wanted.
+func (f *fifo) keep(wanted func(*message.Message) bool) {
+	rest := slices.DeleteFunc(f.items[f.head:], func(d broker.Delivery) bool { return !wanted(d.Message) })
+	f.items = f.items[:f.head+len(rest)]
+	if len(rest) == 0 {
+		*f = fifo{}
+	}
 }
 
 func (f *fifo) push(d broker.Delivery) {

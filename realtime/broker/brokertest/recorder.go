@@ -104,7 +104,15 @@ func (r *Recorder) Saved(uint64, error) bool { return false }
 func (r *Recorder) Taken() message.Position { return message.Position{} }
 
 // Feed implements broker.Outbound.
-func (r *Recorder) Feed([]broker.Delivery, message.Position) bool { return false }
+func (r *Recorder) Feed([]broker.Delivery, message.Position, uint64) broker.FeedVerdict {
+	return broker.Over
+}
+
+// Narrowed implements broker.Outbound.
+func (r *Recorder) Narrowed() uint64 { return 0 }
+
+// Narrow implements broker.Outbound.
+func (r *Recorder) Narrow(func(*message.Message) bool) {}
 
 // Join implements broker.Outbound.
 func (r *Recorder) Join() {}
