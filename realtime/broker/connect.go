@@ -410,6 +410,7 @@ type Ending struct {
 
 	takenOver bool // the session goes on with another connection
 	unborn    bool // its session was never stored
+	willStays bool // see leaving
 }
 
 // End takes a client out: its subscriptions, its place, its will [MQTT5-3.1.2-8]. Only the first call for a client
@@ -451,8 +452,17 @@ func (b *Broker) End(c *Client, e Ending) {
 		}
 	}
 	p := c.session
-	if p != nil && p.detach(c, b.now(), expiry) && (e.unborn || p.willOnly || expiry == 0) {
-		a.forgetLocked(p)
+	var left *storedWill
+	if p != nil {
+		l := leaving{
+			at: b.now(), expiry: expiry, ends: e.unborn || p.willOnly || expiry == 0, willDue: will != nil, takenOver: e.takenOver,
+			willStays: b.draining.Load() && e.SendWill && (will != nil || expiry > 0),
+		}
+		var held bool
+		if left, held = p.detach(c, l); held && l.ends {
+			a.forgetLocked(p)
+		}
+		e.willStays = l.willStays
 	}
 	a.mu.Unlock()
 	b.cfg.Observer.Disconnected(e.Reason)
@@ -465,52 +475,43 @@ func (b *Broker) End(c *Client, e Ending) {
 		}
 		return
 	}
-	b.leaveSession(c, e, will, expiry)
+	b.leaveSession(c, e, left, expiry)
 }
 
-// leaveSession decides what becomes of a stored session, and of its will, when its connection has ended.
-func (b *Broker) leaveSession(c *Client, e Ending, will *Will, expiry time.Duration) {
+// leaveSession does what is due with a stored session when its connection has ended; left is the will that is to be sent.
+func (b *Broker) leaveSession(c *Client, e Ending, left *storedWill, expiry time.Duration) {
 	p := c.session
 	switch {
 	case e.unborn:
 		p.kill()
 		b.deleteSession(&unended{session: p}, &SessionChange{App: p.app.uid, ClientID: p.clientID, Delete: true})
-	case b.draining.Load() && e.SendWill && (will != nil || expiry > 0):
+	case e.willStays:
 		// The will stays in the row, and is sent after the next start unless the client is back.
 		b.committer.saveSession(p)
 	case p.willOnly || expiry == 0:
-		w := p.kill()
+		p.kill()
 		gone := &SessionChange{App: p.app.uid, ClientID: p.clientID, Delete: true, Settle: p.app.takeBackSession(p)}
-		if will == nil || w == nil {
+		if left == nil {
 			b.deleteSession(&unended{session: p}, gone)
 			return
 		}
-		w.grant = c.Grant()
-		b.sendStoredWill(p, w, c.underWay.Load() > 0, gone)
+		left.grant = c.Grant()
+		b.sendStoredWill(p, left, c.underWay.Load() > 0, gone)
 	default:
-		b.leaveWill(c, will, e.takenOver)
+		b.leaveWill(c, left, expiry)
 		b.committer.saveSession(p)
 	}
 }
 
 // leaveWill has the will of a session that goes on sent now, or after its delay: then it is not sent at all when the
 // client comes back in time [MQTT5-3.1.3-9].
-func (b *Broker) leaveWill(c *Client, will *Will, takenOver bool) {
-	p := c.session
-	p.mu.Lock()
-	w := p.will
-	if w != nil && (will == nil || will.Delay > 0 && takenOver) {
-		p.will = nil // DISCONNECT has discarded it [MQTT5-3.1.2-10], or the client is back
-		w = nil
-	}
-	expiry := p.expiry
-	p.mu.Unlock()
+func (b *Broker) leaveWill(c *Client, left *storedWill, expiry time.Duration) {
 	switch {
-	case w == nil:
-	case w.will.Delay == 0:
-		w.grant = c.Grant()
-		b.sendStoredWill(p, w, c.underWay.Load() > 0, nil)
+	case left == nil:
+	case left.will.Delay == 0:
+		left.grant = c.Grant()
+		b.sendStoredWill(c.session, left, c.underWay.Load() > 0, nil)
 	default:
-		b.armWill(p, min(w.will.Delay, expiry))
+		b.armWill(c.session, min(left.will.Delay, expiry))
 	}
 }

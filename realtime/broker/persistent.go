@@ -40,6 +40,7 @@ type persistentSession struct {
 	endedAt   time.Time // of the last connection; zero while there is one
 	dead      bool      // it has ended and is saved no more
 	will      *storedWill
+	due       *storedWill // the will that the end of a connection is about to send
 	sending   *storedWill // the will that is on its way through the commit
 	timer     *time.Timer // sends the will
 	willRests time.Time   // after a start, until when the will of before is not sent, though the session's time has passed
@@ -178,18 +179,39 @@ func (p *persistentSession) attach(c *Client, expiry time.Duration, w *storedWil
 	p.stopTimerLocked()
 }
 
-// detach takes the session from a connection that has ended; false: another one has it already.
-func (p *persistentSession) detach(c *Client, now time.Time, expiry time.Duration) bool {
+// leaving is how a connection gives its session up.
+type leaving struct {
+	at        time.Time
+	expiry    time.Duration
+	ends      bool // the session ends with the connection
+	willDue   bool // DISCONNECT has not discarded the will [MQTT5-3.1.2-10]
+	willStays bool // in its row, until the next start
+	takenOver bool // the client is back
+}
+
+// detach takes the session from a connection that has ended, and decides what becomes of its will: from here on the next
+// connection may have its own. left is the will that is to be sent, now or after its delay. held is false where another
+// connection has the session already.
+func (p *persistentSession) detach(c *Client, l leaving) (left *storedWill, held bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.client != c {
-		return false
+		return nil, false
 	}
-	p.client, p.endedAt, p.expiry = nil, now, expiry
-	p.endsAt.Store(now.Add(expiry).Unix())
+	p.client, p.endedAt, p.expiry = nil, l.at, l.expiry
+	p.endsAt.Store(l.at.Add(l.expiry).Unix())
 	p.backlog.known = false
 	p.quiet.end()
-	return true
+	switch {
+	case p.will == nil, l.willStays:
+		return nil, true
+	case !l.willDue, p.will.will.Delay > 0 && l.takenOver && !l.ends:
+		p.will = nil
+		return nil, true
+	case p.will.will.Delay == 0 && !l.ends:
+		p.due = p.will
+	}
+	return p.will, true
 }
 
 func (p *persistentSession) stopTimerLocked() {
@@ -207,7 +229,7 @@ func (p *persistentSession) kill() *storedWill {
 	p.stopTimerLocked()
 	w := p.will
 	p.will = nil
-	if w == p.sending {
+	if w == p.sending || w == p.due {
 		return nil
 	}
 	return w
@@ -220,6 +242,9 @@ func (p *persistentSession) sendsWill(w *storedWill) bool {
 	defer p.mu.Unlock()
 	was := p.sending == w
 	p.sending = w
+	if p.due == w {
+		p.due = nil
+	}
 	return !was
 }
 

@@ -199,7 +199,7 @@ func (b *Broker) armWill(p *persistentSession, after time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.stopTimerLocked()
-	if p.will == nil || p.dead {
+	if p.will == nil || p.dead || p.client != nil {
 		return
 	}
 	p.timer = time.AfterFunc(max(0, after), func() { b.willDue(p) })
