@@ -121,23 +121,44 @@ func (b *Broker) Kick(ctx context.Context, uid AppUID, clientID string, forget b
 	if a == nil {
 		return ErrNoSuchApp
 	}
-	c := a.client(clientID)
-	if c != nil {
-		b.expel(c, expulsion{reason: packet.AdministrativeAction, cause: causeKicked})
-	}
-	a.mu.Lock()
-	p := a.sessions[clientID]
-	if p == nil || p.willOnly || !forget || p.holder() != nil {
-		a.mu.Unlock()
-		if c == nil {
+	kicked := false
+	for ctx.Err() == nil {
+		c := a.client(clientID)
+		if c != nil {
+			b.expel(c, expulsion{reason: packet.AdministrativeAction, cause: causeKicked})
+			kicked = true
+		}
+		if kicked && !forget {
+			return nil
+		}
+		p, again := a.takeSession(clientID, forget)
+		switch {
+		case again: // its client is back before it was taken
+		case p != nil:
+			b.endSession(p, true)
+			return b.settled(ctx, a)
+		case kicked:
+			return nil
+		default:
 			return ErrNoSuchClient
 		}
-		return nil
+	}
+	return fmt.Errorf("%w: %w", ErrOutcomeUnknown, ctx.Err())
+}
+
+// takeSession takes a stored session out of memory, with forget and if nobody holds it; held: somebody does.
+func (a *app) takeSession(clientID string, forget bool) (p *persistentSession, held bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	p = a.sessions[clientID]
+	if p == nil || p.willOnly || !forget {
+		return nil, false
+	}
+	if p.holder() != nil {
+		return nil, true
 	}
 	a.forgetLocked(p)
-	a.mu.Unlock()
-	b.endSession(p, true)
-	return b.settled(ctx, a)
+	return p, false
 }
 
 // settled waits until what an app has queued is committed.
