@@ -2,6 +2,7 @@ package broker
 
 import (
 	"errors"
+	"time"
 )
 
 // commitQueueBytesMax is Config.CommitQueueBytesMax unless that says otherwise.
@@ -104,7 +105,7 @@ func (c *committer) offer(w *write) {
 
 func (c *committer) putLocked(w *write) {
 	q := &w.app.commits
-	w.queuedAt, w.size = c.b.now(), w.bytes()
+	w.queuedAt, w.size = time.Now(), w.bytes()
 	switch {
 	case w.inbound != 0:
 		w.session.state.Queue(w.inbound)

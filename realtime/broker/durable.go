@@ -166,8 +166,8 @@ func (d *durableFilters) drop(ctx context.Context, s Store, app AppUID) error {
 	defer d.making.Unlock()
 	var errs error
 	for _, f := range d.takeUnused() {
-		// One that stays in the store is found there by its next subscriber, or by the next start.
 		if err := s.DropFilter(ctx, app, f.id); err != nil {
+			d.putBack(f)
 			errs = errors.Join(errs, fmt.Errorf("drop durable filter: %w", err))
 		}
 	}
@@ -185,6 +185,13 @@ func (d *durableFilters) takeUnused() (unused []*durableFilter) {
 		}
 	}
 	return unused
+}
+
+// putBack has a filter that stays in the store dropped later. While making is held nobody has made it anew.
+func (d *durableFilters) putBack(f *durableFilter) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.byID[f.id], d.byFilter[f.filter] = f, f
 }
 
 // used returns the filters with subscriptions.

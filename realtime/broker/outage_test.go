@@ -17,6 +17,7 @@ import (
 	"github.com/embercast/embercast/realtime/broker"
 	"github.com/embercast/embercast/realtime/broker/brokertest"
 	"github.com/embercast/embercast/realtime/message"
+	"github.com/embercast/embercast/realtime/session"
 )
 
 // flaky is a store whose methods can be replaced.
@@ -25,6 +26,16 @@ type flaky struct {
 	commit    func(ctx context.Context, b broker.Batch) ([]uint64, error)
 	committed func(ctx context.Context, id [16]byte) (bool, error)
 	compact   func(c broker.Compaction) (message.Position, int, error)
+	drop      func() error
+}
+
+func (f *flaky) DropFilter(ctx context.Context, app broker.AppUID, filterID int64) error {
+	if f.drop != nil {
+		if err := f.drop(); err != nil {
+			return err
+		}
+	}
+	return f.Store.DropFilter(ctx, app, filterID) //nolint:wrapcheck // of a test
 }
 
 func (f *flaky) Commit(ctx context.Context, b broker.Batch) ([]uint64, error) {
@@ -293,5 +304,47 @@ func TestCompaction(t *testing.T) {
 			require.EqualValues(t, 3, steps()[3].UpTo.Seq)
 			require.True(t, steps()[3].ClearMayGo("noted"))
 		})
+	})
+}
+
+func TestOutage_is_timed_though_the_clock_is_set_back(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var back atomic.Int64
+		w, store := newFlaky(t, func(c *broker.Config) {
+			c.Now = func() time.Time { return time.Now().Add(-time.Duration(back.Load())) }
+		})
+		store.commit = func(context.Context, broker.Batch) ([]uint64, error) { return nil, broker.ErrStoreUnavailable }
+		began := time.Now()
+		outcome := w.later(1, "a")
+		back.Store(int64(time.Hour))
+		require.ErrorIs(t, <-outcome, broker.ErrStoreUnavailable)
+		require.LessOrEqual(t, time.Since(began), 11*time.Second)
+	})
+}
+
+func TestADurableFilterThatCouldNotBeDroppedIsDroppedLater(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w, store := newFlaky(t)
+		asked := 0
+		store.drop = func() error {
+			if asked++; asked == 1 {
+				return broker.ErrStoreUnavailable
+			}
+			return nil
+		}
+		c := w.lasting(&brokertest.Recorder{}, false, "will", 0)
+		_, err := w.Subscribe(c, []session.Subscription{{Filter: "a", QoS: 1}})
+		require.NoError(t, err)
+		_, err = w.publish(1, &message.Message{Topic: "a", Payload: []byte("kept"), QoS: 1, Arrived: time.Now()})
+		require.NoError(t, err)
+		_, err = w.Unsubscribe(c, []string{"a"})
+		require.NoError(t, err)
+		time.Sleep(3 * time.Minute) //nolint:forbidigo // virtual time
+		filters, err := w.store.Filters(t.Context(), 1)
+		require.NoError(t, err)
+		require.Empty(t, filters)
+		require.Equal(t, 2, asked)
 	})
 }

@@ -50,7 +50,7 @@ func (c *committer) try(ctx context.Context, sb Batch, stored []*write) ([]uint6
 	}
 	c.mu.Lock()
 	if !c.drainBy.IsZero() {
-		patience = min(patience, max(c.drainBy.Sub(c.b.now()), endWait))
+		patience = min(patience, max(c.drainBy.Sub(time.Now()), endWait))
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	c.cancel = cancel
@@ -71,7 +71,7 @@ func (c *committer) leftLocked(w *write) time.Duration {
 	if !c.drainBy.IsZero() && c.drainBy.Before(by) {
 		by = c.drainBy
 	}
-	return by.Sub(c.b.now())
+	return by.Sub(time.Now())
 }
 
 // drain ends, after a time, all waiting for a store that is away: the try that is under way now, the holding of
@@ -79,7 +79,7 @@ func (c *committer) leftLocked(w *write) time.Duration {
 func (c *committer) drain(wait time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if by := c.b.now().Add(wait); c.drainBy.IsZero() || by.Before(c.drainBy) {
+	if by := time.Now().Add(wait); c.drainBy.IsZero() || by.Before(c.drainBy) {
 		c.drainBy = by
 	}
 	cancel := c.cancel
@@ -95,5 +95,5 @@ func (c *committer) drain(wait time.Duration) {
 
 // lateLocked reports whether a drain has lasted so long that nobody waits for room any more.
 func (c *committer) lateLocked() bool {
-	return !c.drainBy.IsZero() && !c.b.now().Before(c.drainBy)
+	return !c.drainBy.IsZero() && !time.Now().Before(c.drainBy)
 }

@@ -12,13 +12,13 @@ import (
 type write struct {
 	app      *app
 	parts    []Part
-	one      [1]Part // the parts of most writes, without an allocation of their own
-	logged   bool    // the parts become rows; else they only keep their place in the order
-	stored   bool    // there is something to commit: the parts, or a change of sessions
-	behind   bool    // it is queued though nothing of it is stored
-	silent   bool    // not for MQTT subscribers: the end of an expired retained message
-	queuedAt time.Time
-	seq      uint64 // of its parts; without those, the head behind which it was committed
+	one      [1]Part   // the parts of most writes, without an allocation of their own
+	logged   bool      // the parts become rows; else they only keep their place in the order
+	stored   bool      // there is something to commit: the parts, or a change of sessions
+	behind   bool      // it is queued though nothing of it is stored
+	silent   bool      // not for MQTT subscribers: the end of an expired retained message
+	queuedAt time.Time // with the monotonic clock: waiting is bounded though the other is set
+	seq      uint64    // of its parts; without those, the head behind which it was committed
 	size     int
 
 	// What of sessions is committed with it.
