@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/embercast/embercast/realtime/message"
 	"github.com/embercast/embercast/realtime/session"
 )
 
@@ -177,6 +178,9 @@ func (b *Broker) cutBacklog(ctx context.Context, p *persistentSession, limits *L
 	if found.Dropped > 0 {
 		p.state.AdvanceCursor(found.CutAt)
 		p.dirty.Store(true)
+		if c := p.holder(); c != nil { // what it was handed already falls out too
+			c.out.Narrow(func(m *message.Message) bool { return m.Position.Compare(found.CutAt) > 0 })
+		}
 		p.app.stats.dropped.Add(int64(found.Dropped))
 		b.cfg.Observer.Dropped("queue_full", found.Dropped)
 		b.log.LogAttrs(ctx, slog.LevelWarn, "oldest messages of a session have fallen out", slog.String("app", p.app.id),

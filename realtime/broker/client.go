@@ -45,8 +45,8 @@ type Outbound interface {
 	Taken() message.Position
 	// Narrowed counts the calls of Narrow; what is read of the log is read for the subscriptions at such a count.
 	Narrowed() uint64
-	// Narrow tells that subscriptions have gone, or may take less than they did: what of the log waits, and none of them
-	// takes, is dropped.
+	// Narrow tells that less is wanted than was: subscriptions have gone, or the oldest messages have fallen out. What of the log
+	// waits, and is not taken any more, is dropped.
 	Narrow(takes func(*message.Message) bool)
 	// Feed hands over what the log holds up to a position. It waits until the connection has room for more.
 	Feed(ds []Delivery, upTo message.Position, narrowed uint64) FeedVerdict

@@ -3,10 +3,13 @@ package conn_test
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/embercast/embercast/realtime/broker"
 	"github.com/embercast/embercast/realtime/broker/brokertest"
+	"github.com/embercast/embercast/realtime/message"
 	"github.com/embercast/embercast/realtime/packet"
 )
 
@@ -64,6 +67,36 @@ func TestASuspendedSubscriptionGetsNothingOfWhatWaits(t *testing.T) {
 	publishKept(p, "a", "4", 4)
 	puback(c, "a", "4")
 	c.ExpectNothing()
+}
+
+func TestWhatFallsOutOfTheQueueOfASlowClientIsNotSent(t *testing.T) {
+	t.Parallel()
+	for name, qos := range map[string]byte{"QoS 1": 1, "QoS 2": 2} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w, p, c := oneAtATime(t, []string{"a"}, func(*brokertest.Client) {})
+			limits := brokertest.Limits()
+			limits.QueuedMessagesMax = 5
+			w.SetLimits(limits)
+			require.NoError(t, w.broker.OpenApp(t.Context(), broker.AppConfig{UID: 1, ID: "app", Limits: limits}))
+			require.Equal(t, packet.ReasonCode(qos), c.Subscribe("a", qos))
+			for i := range 20 {
+				w.publish(&message.Message{Topic: "a", Payload: fmt.Append(nil, i), QoS: qos})
+			}
+			m := c.ExpectMessage("a", "0")
+			require.Eventually(t, func() bool {
+				i, err := w.broker.Client(1, "c")
+				return err == nil && i.FallenOut == 14 && i.QueuedMessages == 5
+			}, brokertest.Patience, time.Millisecond)
+			for i := 15; i < 20; i++ {
+				acknowledge(c, m)
+				m = c.ExpectMessage("a", fmt.Sprint(i))
+			}
+			acknowledge(c, m)
+			publishKept(p, "a", "new", 1)
+			c.ExpectMessage("a", "new")
+		})
+	}
 }
 
 // oneAtATime is a client that was away while things were published, and takes one of them at a time.
