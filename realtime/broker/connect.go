@@ -121,9 +121,12 @@ func (b *Broker) takePlace(a *app, c *Client, limits *Limits) (ended *persistent
 	}
 }
 
-// hearOutMax bounds how long a CONNECT waits for what the connection that it takes over has not read yet (chosen: far
-// above what reading takes on a busy machine, and below what a person notices).
-const hearOutMax = 50 * time.Millisecond
+// hearOutMax bounds how long a CONNECT waits for what the connection that it takes over has not read yet (chosen: above
+// what reading takes on a machine with ten times the work that it has cores for), and hearOutPause is between two looks.
+const (
+	hearOutMax   = 300 * time.Millisecond
+	hearOutPause = 500 * time.Microsecond
+)
 
 // hearOut lets a connection that is about to be taken over handle what its client has already sent: whoever disconnects
 // and comes back at once has discarded its will by that DISCONNECT [MQTT5-3.14.4-3], though its new connection is seen
@@ -131,7 +134,7 @@ const hearOutMax = 50 * time.Millisecond
 func (c *Client) hearOut() {
 	until := time.Now().Add(hearOutMax)
 	// What is just being taken from the network is seen neither there nor here: one look is not enough.
-	for quiet := 0; !c.ended.Load() && time.Now().Before(until); <-time.After(hearOutMax / 100) {
+	for quiet := 0; !c.ended.Load() && time.Now().Before(until); <-time.After(hearOutPause) {
 		if quiet++; c.out.Unread() {
 			quiet = 0
 		} else if quiet == 3 {
