@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -70,6 +71,49 @@ func TestTopicAliases_to_a_client_are_no_more_than_the_app_gives_one(t *testing.
 			p := brokertest.Expect[*packet.Publish](c)
 			aliased := p.Properties != nil && p.Properties.TopicAlias != 0
 			require.Equal(t, i < 2, aliased, "%d", i)
+		}
+	}
+}
+
+// What is not acknowledged is read into memory as a whole when the client is back.
+func TestUnacknowledged_messages_of_a_stored_session_are_no_more_than_it_may_have_queued(t *testing.T) {
+	t.Parallel()
+	for _, qos := range []byte{1, 2} {
+		for _, filter := range []string{"jobs/#", group} {
+			t.Run(fmt.Sprintf("QoS %d, %s", qos, filter), func(t *testing.T) {
+				t.Parallel()
+				const n, size, most = 20, 1_000, 4 // the last of which goes beyond
+				w := newWorld(t)
+				limits := brokertest.Limits()
+				limits.QueuedBytesMax = most*size - 1
+				w.SetLimits(limits)
+				c, _ := w.resume(packet.V5, "c")
+				c.Subscribe(filter, qos)
+				for i := range n {
+					_, err := w.broker.Publish(t.Context(), broker.Publication{App: 1, Messages: []*message.Message{
+						{Topic: "jobs/1", Payload: fmt.Appendf(nil, "%0*d", size, i), QoS: qos, Arrived: time.Now()},
+					}})
+					require.NoError(t, err)
+				}
+				first := c.Drain()
+				require.Equal(t, most, len(first)) //nolint:testifylint // a failure is not to show them all
+				require.Empty(t, c.Drain())
+				kind := []packet.Type{packet.TypePuback, packet.TypePubrec}[qos-1]
+				c.Send(&packet.Ack{Kind: kind, PacketID: first[0].PacketID})
+				if qos == 2 {
+					c.ExpectAck(packet.TypePubrel, first[0].PacketID, 0)
+				}
+				require.Equal(t, 1, len(c.Drain())) //nolint:testifylint // likewise
+				w.SetLimits(brokertest.Limits())    // else its backlog is cut
+				gone(t, w, c, "c")
+				c, _ = w.resume(packet.V5, "c")
+				all := take(c, n+int(qos)-2)
+				require.Equal(t, n-1, len(all)) //nolint:testifylint // likewise
+				for i, payload := range all {
+					require.Equal(t, fmt.Sprintf("%0*d", size, i+1), payload)
+				}
+				require.Empty(t, c.Drain())
+			})
 		}
 	}
 }

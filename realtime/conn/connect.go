@@ -132,6 +132,7 @@ func (c *Conn) prepare(p *packet.Connect, g broker.Grant, limits broker.Limits, 
 	c.limits.Store(&limits)
 	c.settings, c.keepAlive = g.Settings(), keepAlive
 	c.session = session.New()
+	c.session.SetBytesMax(limits.QueuedBytesMax)
 	c.retainsNothing = p.Version == packet.V5 && !limits.Retains()
 	if p.Properties == nil {
 		return
@@ -176,6 +177,7 @@ func (c *Conn) takeSessionLocked(p *packet.Connect) {
 		receiveMaximum = p.Properties.ReceiveMaximum
 	}
 	c.session.SetReceiveMaximum(receiveMaximum)
+	c.session.SetBytesMax(c.limits.Load().QueuedBytesMax)
 	c.resumeLocked(c.client.Resend(), receiveMaximum)
 }
 

@@ -182,7 +182,7 @@ func (c *Conn) Offer(d broker.Delivery, filterID int64) broker.OfferVerdict {
 	h := held{delivery: d, change: q.changes}
 	h.id = c.session.Send(session.Entry{
 		Position: d.Message.Position, QoS: d.QoS, Retain: d.Retain, SubscriptionIDs: d.SubscriptionIDs,
-		Shared: filterID, Snapshot: true,
+		Shared: filterID, Snapshot: true, Bytes: sizeOf(&d),
 	})
 	switch {
 	case d.QoS == 2 && c.durable:
@@ -449,7 +449,7 @@ func (c *Conn) passOver(d *broker.Delivery, why string, t *tally) {
 // empty.
 func (c *Conn) sendDurable(b []byte, d *broker.Delivery, snapshot string, now time.Time, t *tally) []byte {
 	q := c.logLocked()
-	e := session.Entry{Position: d.Message.Position, QoS: d.QoS, Retain: d.Retain, SubscriptionIDs: d.SubscriptionIDs}
+	e := session.Entry{Position: d.Message.Position, QoS: d.QoS, Retain: d.Retain, SubscriptionIDs: d.SubscriptionIDs, Bytes: sizeOf(d)}
 	e.Snapshot = d.Shared // it is not in the order of the log
 	var id uint16
 	if snapshot != "" {

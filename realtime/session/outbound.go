@@ -22,6 +22,14 @@ func (s *Session) SetReceiveMaximum(n uint16) {
 	s.receiveMax = n
 }
 
+// SetBytesMax bounds the bytes of what is sent and neither acknowledged nor released: one message may go beyond it. 0 is
+// no bound.
+func (s *Session) SetBytesMax(n int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.bytesMax = n
+}
+
 // Quota returns how many more PUBLISH packets of QoS 1 and 2 may be sent now [MQTT5-3.3.4-9]. After a resumption with
 // a smaller Receive Maximum it is 0 until enough has been acknowledged.
 func (s *Session) Quota() int {
@@ -31,6 +39,9 @@ func (s *Session) Quota() int {
 }
 
 func (s *Session) quota() int {
+	if s.bytesMax > 0 && s.bytes >= s.bytesMax {
+		return 0
+	}
 	receiveMax := int(s.receiveMax)
 	if receiveMax == 0 {
 		receiveMax = 65_535
@@ -93,6 +104,7 @@ func (s *Session) send(e Entry) uint16 {
 	e.PacketID, e.State = s.freeID(), StateSent
 	s.entries = append(s.entries, e)
 	s.outstanding++
+	s.bytes += e.Bytes
 	return e.PacketID
 }
 
@@ -173,8 +185,15 @@ func (s *Session) Pubrec(id uint16, failed bool) PubrecResult {
 		s.done(e)
 		return PubrecDiscarded
 	}
-	e.State, e.Message = StateRel, nil
+	e.State = StateRel
+	s.forgetMessage(e)
 	return PubrecRelease
+}
+
+// forgetMessage is for an entry that is never sent as PUBLISH again.
+func (s *Session) forgetMessage(e *Entry) {
+	s.bytes -= e.Bytes
+	e.Message, e.Bytes = nil, 0
 }
 
 // Pubcomp ends a QoS 2 delivery; false: no such delivery.
@@ -191,7 +210,8 @@ func (s *Session) Pubcomp(id uint16) bool {
 
 // done frees quota.
 func (s *Session) done(e *Entry) {
-	e.State, e.Message = StateDone, nil
+	e.State = StateDone
+	s.forgetMessage(e)
 	if e.Shared != 0 {
 		s.settled = append(s.settled, SharedEntry{e.Shared, e.Position})
 	}

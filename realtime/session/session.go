@@ -49,6 +49,7 @@ type Entry struct {
 	Shared          int64 // the durable filter of the Shared Subscription that it was assigned by; 0: none
 	Retain          bool
 	SubscriptionIDs []uint32
+	Bytes           int64            // of the message, for SetBytesMax; not known after Restore
 	Message         *message.Message // nil after Restore until it has been read from the log again
 }
 
@@ -75,7 +76,9 @@ type Session struct {
 	entries       []Entry         // in the order of sending: the first gone of them have left, the rest is the window
 	gone          int
 	cursor        message.Position
-	outstanding   int // entries of the window in StateSent or StateRel: they hold the client's quota
+	outstanding   int   // entries of the window in StateSent or StateRel: they hold the client's quota
+	bytes         int64 // of those in StateSent: what a resumption reads into memory
+	bytesMax      int64 // 0: none
 	receiveMax    uint16
 	nextID        uint16
 	settled       []SharedEntry       // done since Take or TakeSettled
