@@ -44,11 +44,11 @@ func (c *committer) tryEnqueue(w *write) error {
 	return nil
 }
 
-// publisherBroken reports, under committer.mu, whether an earlier write of the same connection has failed, so that this
-// one would overtake it: the client sends both again.
+// publisherBroken reports, under committer.mu, whether an earlier write of the same connection has failed, or another
+// connection may have its place, so that this one would overtake it or come behind it: the client sends it again.
 func (w *write) publisherBroken() bool {
 	u, ok := w.origin.(*underWay)
-	return ok && u.client != nil && u.client.broken
+	return ok && u.client != nil && (u.client.broken || u.client.ended.Load())
 }
 
 // breakPublishers notes, under committer.mu, the connections that end with the failure of their writes.

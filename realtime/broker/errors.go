@@ -31,8 +31,9 @@ var (
 	ErrPayloadFormat    = errors.New("payload is not the UTF-8 text that its format indicator promises")
 )
 
-// ErrEnding refuses what a client publishes behind a message whose commit has failed: its connection is about to end.
-var ErrEnding = errors.New("an earlier message of the connection was not committed")
+// ErrEnding refuses what a client publishes behind a message whose commit has failed, or has waited to publish until its
+// connection was taken over: that has ended, or is about to.
+var ErrEnding = errors.New("the connection is ending")
 
 // EndsConnection reports whether a failed commit ends the connection of whoever has published: PUBACK knows
 // no word for a store that is away, and before 5.0 none at all. Without an acknowledgement the client sends the message

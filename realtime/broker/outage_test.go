@@ -307,6 +307,42 @@ func TestCompaction(t *testing.T) {
 	})
 }
 
+func TestWhatAConnectionHasWaitedToPublishDoesNotComeBehindThatOfTheOneThatHasTakenItsPlace(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w, store := newFlaky(t, func(c *broker.Config) { c.CommitQueueMax = 1 })
+		release := make(chan struct{})
+		store.commit = func(ctx context.Context, b broker.Batch) ([]uint64, error) {
+			<-release
+			return store.Store.Commit(ctx, b) //nolint:wrapcheck // of a test
+		}
+		c, _ := w.connect("c")
+		publishing, queued := w.later(1, "under way"), w.later(1, "queued")
+		waited := make(chan error, 1)
+		go func() {
+			limits := brokertest.Limits()
+			k := broker.NewMarks()
+			defer k.Release()
+			_, err := w.Accept(c, broker.Inbound{Message: retained("waits for room", "p"), Limits: &limits, PacketID: 1, Token: 1}, k)
+			waited <- err
+		}()
+		synctest.Wait()
+		again := make(chan struct{})
+		go func() {
+			w.connect("c") // which sends it again
+			close(again)
+		}()
+		time.Sleep(time.Second) //nolint:forbidigo // virtual time: it has taken the place
+		close(release)
+		<-again
+		require.NoError(t, <-publishing)
+		require.NoError(t, <-queued)
+		require.ErrorIs(t, <-waited, broker.ErrEnding)
+		synctest.Wait()
+		require.Len(t, w.store.Log(1), 2)
+	})
+}
+
 func TestOutage_is_timed_though_the_clock_is_set_back(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -50,7 +50,7 @@ func (c *committer) try(ctx context.Context, sb Batch, stored []*write) ([]uint6
 	}
 	c.mu.Lock()
 	if !c.drainBy.IsZero() {
-		patience = min(patience, max(c.drainBy.Sub(time.Now()), endWait))
+		patience = min(patience, max(time.Until(c.drainBy), endWait))
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	c.cancel = cancel
@@ -71,7 +71,7 @@ func (c *committer) leftLocked(w *write) time.Duration {
 	if !c.drainBy.IsZero() && c.drainBy.Before(by) {
 		by = c.drainBy
 	}
-	return by.Sub(time.Now())
+	return time.Until(by)
 }
 
 // drain ends, after a time, all waiting for a store that is away: the try that is under way now, the holding of
