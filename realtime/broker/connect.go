@@ -210,10 +210,11 @@ func (b *Broker) readUnacknowledged(ctx context.Context, c *Client) error {
 	for _, m := range messages {
 		at[m.Position] = m
 	}
+	identifiers := c.session.identifiers()
 	for i := range c.resend {
 		e := &c.resend[i]
 		if e.Message = at[e.Position]; e.Message != nil && e.SubscriptionIDs == nil {
-			e.SubscriptionIDs = c.session.identifiers(e.Message.Topic, e.Shared)
+			e.SubscriptionIDs = identifiers(e.Message.Topic, e.Shared)
 		}
 	}
 	return nil

@@ -280,17 +280,34 @@ func (p *persistentSession) holdsNothing() bool {
 	return !waiting && p.state.Empty()
 }
 
-// identifiers are the Subscription Identifiers of the subscriptions that a topic matches, or of the Shared Subscription
-// with a durable filter.
-func (p *persistentSession) identifiers(name string, filterID int64) (ids []uint32) {
+// identifiers returns what tells the Subscription Identifiers of the subscriptions that a topic matches, or of the Shared
+// Subscription with a durable filter.
+func (p *persistentSession) identifiers() func(name string, filterID int64) []uint32 {
+	type identified struct {
+		inner string
+		group int64 // the durable filter of a Shared Subscription; 0: of none
+		id    uint32
+	}
+	var all []identified
 	p.state.Subscriptions(func(s *session.Subscription) bool {
 		_, inner, shared, err := topic.ParseShared(s.Filter)
-		if err == nil && shared == (filterID != 0) && (!shared || s.FilterID == filterID) && s.ID != 0 && topic.Match(inner, name) {
-			ids = append(ids, s.ID)
+		switch {
+		case err != nil || s.ID == 0 || shared && s.FilterID == 0:
+		case shared:
+			all = append(all, identified{inner, s.FilterID, s.ID})
+		default:
+			all = append(all, identified{inner, 0, s.ID})
 		}
 		return true
 	})
-	return ids
+	return func(name string, filterID int64) (ids []uint32) {
+		for _, one := range all {
+			if one.group == filterID && topic.Match(one.inner, name) {
+				ids = append(ids, one.id)
+			}
+		}
+		return ids
+	}
 }
 
 // holder is the connected client, or nil.
