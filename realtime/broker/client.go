@@ -26,8 +26,8 @@ type Outbound interface {
 	// GrantChanged tells that limits, settings or expiry of the client's grant may have changed: it asks for them, so
 	// that of two changes at once the later one stays.
 	GrantChanged()
-	// Unread reports whether the client has sent what has not been handled yet.
-	Unread() bool
+	// HearOut has what the client has sent until now handled; the channel is closed when it is, or the connection has ended.
+	HearOut() <-chan struct{}
 	// Queue tells what waits to be sent.
 	Queue() (messages int, bytes int64, inflight int)
 

@@ -121,25 +121,23 @@ func (b *Broker) takePlace(a *app, c *Client, limits *Limits) (ended *persistent
 	}
 }
 
-// hearOutMax bounds how long a CONNECT waits for what the connection that it takes over has not read yet (chosen: above
-// what reading takes on a machine with ten times the work that it has cores for), and hearOutPause is between two looks.
-const (
-	hearOutMax   = 300 * time.Millisecond
-	hearOutPause = 500 * time.Microsecond
-)
+// hearOutMax bounds how long a CONNECT waits for what the connection that it takes over has not handled yet (chosen: above
+// what that takes on a machine with ten times the work that it has cores for).
+const hearOutMax = 300 * time.Millisecond
 
 // hearOut lets a connection that is about to be taken over handle what its client has already sent: whoever disconnects
 // and comes back at once has discarded its will by that DISCONNECT [MQTT5-3.14.4-3], though its new connection is seen
 // first.
 func (c *Client) hearOut() {
-	until := time.Now().Add(hearOutMax)
-	// What is just being taken from the network is seen neither there nor here: one look is not enough.
-	for quiet := 0; !c.ended.Load() && time.Now().Before(until); <-time.After(hearOutPause) {
-		if quiet++; c.out.Unread() {
-			quiet = 0
-		} else if quiet == 3 {
-			return
-		}
+	heard := c.out.HearOut()
+	if c.ended.Load() {
+		return
+	}
+	timer := time.NewTimer(hearOutMax)
+	defer timer.Stop()
+	select {
+	case <-heard:
+	case <-timer.C:
 	}
 }
 

@@ -138,6 +138,7 @@ func (c *Conn) Ended(cause error) {
 			SendWill: !c.willOff, Reason: reason, Cause: text, Expires: c.expiryTold, Expiry: c.expiry5,
 		})
 	}
+	c.heard()
 }
 
 // Close lets the farewell be written and closes the network. It is the driver's last call.

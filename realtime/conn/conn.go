@@ -66,11 +66,12 @@ type Conn struct {
 
 	retainsNothing bool // CONNACK has said Retain Available 0
 
-	handling atomic.Bool // Receive is under way, or has said that the connection ends and Ended has not come yet
+	hears atomic.Bool // hearing is not nil
 
 	limits atomic.Pointer[broker.Limits] // replaced as a whole; set when CONNECT is accepted
 
 	mu            sync.Mutex // guards what follows
+	hearing       chan struct{} // closed when the driver has handled all that has come
 	stateChanged  *sync.Cond // the writer has stopped, or acknowledgements have left
 	state         state
 	version       packet.Version
@@ -138,18 +139,6 @@ func (c *Conn) Packets() uint64 { return c.packets }
 // Receive takes bytes from the network and handles all packets that are complete. It may block: in CONNECT, and while
 // the client is held back. b is free again when it returns. After an error the driver stops reading and calls Ended.
 func (c *Conn) Receive(b []byte) error {
-	c.handling.Store(true)
-	err := c.receive(b)
-	if err == nil {
-		c.handling.Store(false)
-	}
-	return err
-}
-
-// Unread implements broker.Outbound.
-func (c *Conn) Unread() bool { return c.handling.Load() || c.wire.Waiting() > 0 }
-
-func (c *Conn) receive(b []byte) error {
 	marks := broker.NewMarks()
 	defer marks.Release()
 	c.decoder.Feed(b)

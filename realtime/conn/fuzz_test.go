@@ -614,6 +614,9 @@ func (*fuzzWire) Farewell(packet.ReasonCode) []byte { return nil }
 // Waiting implements conn.Wire.
 func (*fuzzWire) Waiting() int { return 0 }
 
+// Interrupt implements conn.Wire.
+func (*fuzzWire) Interrupt() bool { return false }
+
 // CloseWrite implements conn.Wire.
 func (*fuzzWire) CloseWrite() error { return nil }
 

@@ -21,6 +21,8 @@ type Wire interface {
 	Write(b []byte) (n int, err error)
 	// Waiting returns how many bytes have come and were not read: at most floodBytes, 0 where the network does not tell.
 	Waiting() int
+	// Interrupt has a Read that waits return os.ErrDeadlineExceeded, now or when it begins; false: it cannot.
+	Interrupt() bool
 	// Frame makes of buf, whose first HeadroomBytes are free, what goes on the network.
 	Frame(buf []byte) []byte
 	// Farewell is what is sent last: a WebSocket close frame, or nothing.
@@ -82,6 +84,9 @@ func (w *NetWire) Waiting() int {
 	}
 	return waiting
 }
+
+// Interrupt implements Wire.
+func (w *NetWire) Interrupt() bool { return w.conn.SetReadDeadline(time.Now()) == nil }
 
 // Write implements Wire.
 func (w *NetWire) Write(b []byte) (int, error) {

@@ -116,6 +116,7 @@ func (d *driver) readUntil(done func() bool) error {
 	d.received = time.Now()
 	for !done() {
 		d.setDeadline()
+		d.mqtt.Hear()
 		n, err := d.net.Read(*buf)
 		if n > 0 {
 			packets := d.mqtt.Packets()
@@ -134,6 +135,8 @@ func (d *driver) readUntil(done func() bool) error {
 		case d.late():
 			d.mqtt.TimedOut()
 			return err //nolint:wrapcheck // as above
+		default:
+			d.deadline = d.received // it has passed: it came too early, or was an interruption
 		}
 	}
 	return nil

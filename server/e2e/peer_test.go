@@ -356,7 +356,8 @@ func (p *peer) connect() error {
 		return errors.New("no CONNACK")
 	}
 	if ack.Reason != packet.Success {
-		if p.w.ending.Load() && (ack.Reason == packet.ServerShuttingDown || ack.Reason == packet.ServerUnavailable) {
+		// Storage that was away, or too slow, for 10 s is said so, and no fault: all must come to rest in the end.
+		if ack.Reason == packet.ServerUnavailable || p.w.ending.Load() && ack.Reason == packet.ServerShuttingDown {
 			return errors.New(ack.Reason.String())
 		}
 		p.fault(history.ID{}, "CONNACK says %v", ack.Reason)

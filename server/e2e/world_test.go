@@ -303,9 +303,13 @@ func (w *world) settle() {
 	w.mu.Lock()
 	close(w.quiet)
 	w.mu.Unlock()
-	deadline := time.Now().Add(patience)
+	// On a slow disk it takes its time; but something must come of it all the while.
+	deadline, last, seen := time.Now().Add(patience), time.Now().Add(6*patience), w.h.Counts()
 	for problem := w.unrest(); problem != "" && len(w.h.Faults()) == 0; problem = w.unrest() {
-		if time.Now().After(deadline) {
+		if counts := w.h.Counts(); counts != seen {
+			deadline, seen = time.Now().Add(patience), counts
+		}
+		if now := time.Now(); now.After(deadline) || now.After(last) {
 			w.h.Settle() // which says what is missing
 			w.t.Errorf("seed %d, after %d kills: no rest within %v: %s", w.seed, w.kills, patience, problem)
 			break

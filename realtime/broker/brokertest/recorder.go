@@ -85,8 +85,12 @@ func (r *Recorder) Notify([]byte) {}
 // GrantChanged implements broker.Outbound.
 func (r *Recorder) GrantChanged() {}
 
-// Unread implements broker.Outbound.
-func (r *Recorder) Unread() bool { return false }
+// HearOut implements broker.Outbound.
+func (r *Recorder) HearOut() <-chan struct{} {
+	heard := make(chan struct{})
+	close(heard)
+	return heard
+}
 
 // Queue implements broker.Outbound.
 func (r *Recorder) Queue() (messages int, bytes int64, inflight int) { return 0, 0, 0 }
