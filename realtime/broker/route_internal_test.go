@@ -27,7 +27,7 @@ func (*sink) GrantChanged()                                         {}
 func (*sink) Offer(Delivery, int64) OfferVerdict                    { return Leaving }
 func (*sink) Saving(message.Position) uint64                        { return 0 }
 func (*sink) Saved(uint64, error) bool                              { return false }
-func (*sink) HearOut() <-chan struct{} { return nil }
+func (*sink) HearOut() <-chan struct{}                              { return nil }
 func (*sink) Taken() message.Position                               { return message.Position{} }
 func (*sink) Feed([]Delivery, message.Position, uint64) FeedVerdict { return Over }
 func (*sink) Narrowed() uint64                                      { return 0 }

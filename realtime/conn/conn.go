@@ -70,9 +70,9 @@ type Conn struct {
 
 	limits atomic.Pointer[broker.Limits] // replaced as a whole; set when CONNECT is accepted
 
-	mu            sync.Mutex // guards what follows
+	mu            sync.Mutex    // guards what follows
 	hearing       chan struct{} // closed when the driver has handled all that has come
-	stateChanged  *sync.Cond // the writer has stopped, or acknowledgements have left
+	stateChanged  *sync.Cond    // the writer has stopped, or acknowledgements have left
 	state         state
 	version       packet.Version
 	settings      broker.Settings
