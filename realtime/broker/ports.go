@@ -160,7 +160,7 @@ type PendingRow struct {
 type SessionRow struct {
 	ClientID     string
 	Subject      string
-	Expiry       time.Duration // Session Expiry Interval; <0: never
+	Expiry       time.Duration // Session Expiry Interval; 0: its will alone is stored
 	EndedAt      time.Time     // when the connection ended; zero: connected, or ended by a crash
 	Will         []byte        // encoded will that is still to be sent, or nil
 	Cursor       message.Position

@@ -531,6 +531,9 @@ func (c *fuzzClient) saySubscribe(filter, how, options byte) {
 		s := packet.Subscription{Filter: fuzzFilters[(int(filter)+i)%8], QoS: how & 3}
 		if c.link.version == packet.V5 {
 			s.NoLocal, s.RetainAsPublished, s.RetainHandling = options&1 != 0, options&2 != 0, options>>2%3
+			// What waits is judged by the options of when it is sent: taken off, No Local lets come what was passed over, unless
+			// the cursor is behind it already.
+			s.NoLocal = s.NoLocal || c.model.session != nil && c.model.session.subs[s.Filter].noLocal
 		}
 		p.Subscriptions = append(p.Subscriptions, s)
 	}
