@@ -40,12 +40,13 @@ type durableFilters struct {
 
 	opened func(f *durableFilter) // called under mu when a filter gets its first subscription; set before it is used
 
-	making sync.Mutex // held across the store: filters are made and dropped one by one
+	making sync.Mutex // held across the store: filters are made, and dropped, by one at a time
 
 	mu        sync.RWMutex // guards what follows
 	tree      topic.Tree[*durableFilter]
 	byFilter  map[string]*durableFilter
 	byID      map[int64]*durableFilter
+	wanted    []string                 // to be made with the next one
 	shared    map[int64]*durableFilter // those with a group
 	lingering []*durableFilter         // of groups whose stored sessions have gone, for the sake of their connected members
 }
@@ -87,30 +88,72 @@ func (d *durableFilters) useLocked(f *durableFilter) {
 	}
 }
 
-// hold returns the durable filter of a Topic Filter, made if it is new, with one subscription more.
+// makeMax bounds how many filters are made in one transaction, and dropMax how many are dropped, by one each, while
+// nobody makes any (chosen: some 10 ms, and some 100).
+const (
+	makeMax = 1_000
+	dropMax = 100
+)
+
+// want has filters made together with the next one that is made, unless they are there.
+func (d *durableFilters) want(filters ...string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, filter := range filters {
+		if d.byFilter[filter] == nil {
+			d.wanted = append(d.wanted, filter)
+		}
+	}
+}
+
+// hold returns the durable filter of a Topic Filter, made if it is new, with one subscription more. What others wait to
+// have made meanwhile is made in the same transaction.
 func (d *durableFilters) hold(ctx context.Context, s Store, app AppUID, filter string) (*durableFilter, error) {
 	if f := d.holdKnown(filter); f != nil {
 		return f, nil
 	}
+	d.want(filter)
 	d.making.Lock()
 	defer d.making.Unlock()
 	if f := d.holdKnown(filter); f != nil {
 		return f, nil
 	}
-	_, inner, _, err := topic.ParseShared(filter)
-	if err != nil {
-		return nil, ErrFilterInvalid
-	}
-	ids, err := s.FilterIDs(ctx, app, []string{filter})
-	if err != nil {
+	if err := d.make(ctx, s, app, filter); err != nil {
 		return nil, fmt.Errorf("durable filter %q: %w", filter, err)
 	}
-	f := &durableFilter{id: ids[0], filter: filter, inner: inner}
+	return d.holdKnown(filter), nil
+}
+
+// make makes a filter, and what is wanted beside it, while making is held. Made by a want alone a filter has no user, and
+// is dropped if it gets none.
+func (d *durableFilters) make(ctx context.Context, s Store, app AppUID, filter string) error {
+	filters := append(d.takeWanted(), filter)
+	ids, err := s.FilterIDs(ctx, app, filters)
+	if err != nil {
+		return err //nolint:wrapcheck // the caller says what
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.byFilter[filter], d.byID[f.id] = f, f
-	d.useLocked(f)
-	return f, nil
+	for i, filter := range filters {
+		_, inner, _, err := topic.ParseShared(filter)
+		if err != nil {
+			return ErrFilterInvalid
+		}
+		if d.byFilter[filter] == nil {
+			f := &durableFilter{id: ids[i], filter: filter, inner: inner}
+			d.byFilter[filter], d.byID[f.id] = f, f
+		}
+	}
+	return nil
+}
+
+func (d *durableFilters) takeWanted() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n := min(len(d.wanted), makeMax)
+	some := slices.Clone(d.wanted[:n])
+	d.wanted = slices.Delete(d.wanted, 0, n)
+	return some
 }
 
 func (d *durableFilters) holdKnown(filter string) *durableFilter {
@@ -160,24 +203,36 @@ func (d *durableFilters) letGo(hasMembers func(groupKey) bool) {
 	})
 }
 
-// drop deletes the filters that nobody subscribes to any more.
+// drop deletes the filters that nobody subscribes to any more; some at a time, since subscribers to new filters wait.
 func (d *durableFilters) drop(ctx context.Context, s Store, app AppUID) error {
+	for {
+		n, err := d.dropSome(ctx, s, app)
+		if err != nil || n < dropMax {
+			return err
+		}
+	}
+}
+
+func (d *durableFilters) dropSome(ctx context.Context, s Store, app AppUID) (n int, errs error) {
 	d.making.Lock()
 	defer d.making.Unlock()
-	var errs error
-	for _, f := range d.takeUnused() {
+	unused := d.takeUnused()
+	for _, f := range unused {
 		if err := s.DropFilter(ctx, app, f.id); err != nil {
 			d.putBack(f)
 			errs = errors.Join(errs, fmt.Errorf("drop durable filter: %w", err))
 		}
 	}
-	return errs
+	return len(unused), errs
 }
 
 func (d *durableFilters) takeUnused() (unused []*durableFilter) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, f := range d.byID {
+		if len(unused) == dropMax {
+			break
+		}
 		if f.users == 0 {
 			delete(d.byID, f.id)
 			delete(d.byFilter, f.filter)

@@ -13,6 +13,7 @@ import (
 func (b *Broker) keepSubscriptions(c *Client, all []wanted) error {
 	b.limitSubscriptions(c, all)
 	write := &write{change: &SessionChange{App: c.app.uid, ClientID: c.id}}
+	c.foresee(all)
 	for i := range all {
 		w := &all[i]
 		if w.result.Reason.Failed() {
@@ -77,6 +78,20 @@ func (b *Broker) limitSubscriptions(c *Client, all []wanted) {
 		}
 		n++
 		fresh[w.sub.Filter] = true
+	}
+}
+
+// foresee has the durable filters of a SUBSCRIBE that are new made together.
+func (c *Client) foresee(all []wanted) {
+	var filters []string
+	for i := range all {
+		w := &all[i]
+		if _, existed := c.session.state.Subscription(w.sub.Filter); !existed && w.sub.QoS > 0 && !w.result.Reason.Failed() {
+			filters = append(filters, w.sub.Filter)
+		}
+	}
+	if len(filters) > 1 {
+		c.app.durable.want(filters...)
 	}
 }
 
