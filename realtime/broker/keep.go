@@ -41,11 +41,12 @@ func (b *Broker) keepSubscriptions(c *Client, all []wanted) error {
 	return b.changeSession(c, write)
 }
 
-// changeSession commits a change of a client's session, unless that ends before: then nothing of it may be written any
-// more, for the next session may have the same Client Identifier. One of begin and giveUp is called; where the outcome
+// changeSession commits a change of a client's session, unless that or the connection ends before: then nothing of it may
+// be written any more, for the next session may have the same Client Identifier, and the next connection is told of its own
+// changes. One of begin and giveUp is called; where the outcome
 // is not known in time, later.
 func (b *Broker) changeSession(c *Client, w *write) error {
-	w.app, w.stored, w.changes, w.done = c.app, true, c.session, make(chan error, 1)
+	w.app, w.stored, w.changes, w.by, w.done = c.app, true, c.session, c, make(chan error, 1)
 	if !b.committer.put(w) {
 		w.giveUp()
 		return ErrDraining

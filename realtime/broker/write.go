@@ -31,6 +31,7 @@ type write struct {
 	orphan    bool               // that one has not come so far yet, on the connection before
 	endsWill  *storedWill
 	changes   *persistentSession         // that change is of; where it has ended before, nothing of the write is stored
+	by        *Client                    // that has asked for the change; likewise
 	void      bool                       // so it was
 	ends      *unended                   // the session whose row change deletes
 	giveUp    func()                     // undoes what was done for change; called unless the write is applied
@@ -76,7 +77,8 @@ func (w *write) judgeChange() {
 	switch {
 	case w.change == nil:
 	case w.changes != nil:
-		w.void = w.changes.forgotten
+		// The session may be another connection's by now, which has asked for something else and been told that it holds.
+		w.void = w.changes.forgotten || w.by.ended.Load()
 	case w.change.Delete:
 		if now := a.sessions[w.change.ClientID]; now != nil && now != w.session {
 			w.change.Delete = false

@@ -11,6 +11,7 @@ import (
 
 	"github.com/embercast/embercast/realtime/broker"
 	"github.com/embercast/embercast/realtime/broker/brokertest"
+	"github.com/embercast/embercast/realtime/message"
 	"github.com/embercast/embercast/realtime/packet"
 )
 
@@ -345,4 +346,29 @@ func TestUNSUBSCRIBE_that_waits_for_its_commit_does_not_hold_up_what_was_publish
 	defer close(release)
 	c.Send(&packet.Publish{Topic: []byte("b"), Payload: []byte("at once")}, &packet.Unsubscribe{PacketID: 1, Filters: []string{"a"}})
 	brokertest.WithPatience(s, 2*time.Second).ExpectMessage("b", "at once")
+}
+
+func TestSUBSCRIBE_that_waits_on_a_connection_that_was_taken_over_changes_nothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		k, _ := w.resume(packet.V5, "k")
+		k.Subscribe("a/#", 1)
+		waits := make(chan struct{})
+		w.store.BeforeFilterIDs = func() { <-waits }
+		before, _ := w.resume(packet.V5, "c")
+		before.Send(&packet.Subscribe{PacketID: 1, Subscriptions: []packet.Subscription{{Filter: "a/#", QoS: 1}, {Filter: "z", QoS: 1}}})
+		synctest.Wait()
+		c, _ := w.resume(packet.V5, "c")
+		require.Equal(t, packet.GrantedQoS1, c.Subscribe("a/#", 1))
+		gone(t, w, c, "c")
+		w.publish(&message.Message{Topic: "a/1", Payload: []byte("kept"), QoS: 1})
+		close(waits)
+		synctest.Wait()
+		w.crash()
+		c, present := w.resume(packet.V5, "c")
+		require.True(t, present)
+		c.ExpectMessage("a/1", "kept")
+		c.ExpectNothing()
+	})
 }
