@@ -10,7 +10,6 @@ import (
 
 	"github.com/embercast/embercast/realtime/message"
 	"github.com/embercast/embercast/realtime/packet"
-	"github.com/embercast/embercast/realtime/session"
 )
 
 // Config is what a Broker is made of. Store, Authenticator, Observer and Logger must be set.
@@ -190,22 +189,13 @@ func (b *Broker) restoreSessions(ctx context.Context, a *app) error {
 	return nil
 }
 
-// restoreGroups opens the groups of the stored sessions. Their logs begin where the first of these subscribed; what is
-// under way to a member is nobody else's.
+// restoreGroups opens the groups of the stored sessions. All that is pending for one waits for it, whoever of its members
+// has been there since when; what is under way to a member is nobody else's.
 func (b *Broker) restoreGroups(a *app) {
-	begins := map[int64]message.Position{}
-	for _, p := range a.sessions {
-		p.state.Subscriptions(func(s *session.Subscription) bool {
-			if at, known := begins[s.FilterID]; !known || s.Begins.Compare(at) < 0 {
-				begins[s.FilterID] = s.Begins
-			}
-			return true
-		})
-	}
 	used := a.durable.used()
 	a.durable.mu.Lock()
 	for _, f := range used {
-		b.openGroup(a, f, begins[f.id])
+		b.openGroup(a, f, message.Position{})
 	}
 	a.durable.mu.Unlock()
 	for _, p := range a.sessions {

@@ -88,6 +88,7 @@ func (g *groupLog) poke() {
 }
 
 func (g *groupLog) run() {
+	g.begin()
 	for {
 		select {
 		case <-g.stop:
@@ -98,6 +99,23 @@ func (g *groupLog) run() {
 		}
 		for g.handOut() {
 		}
+	}
+}
+
+// begin deletes what is pending from before: the same group may have been there, and its filter not been dropped yet.
+// After a start there is nothing before.
+func (g *groupLog) begin() {
+	g.mu.Lock()
+	read := g.read
+	g.mu.Unlock()
+	if read == (message.Position{}) {
+		return
+	}
+	ctx, cancel := g.b.reading()
+	defer cancel()
+	if _, err := g.b.cfg.Store.Settle(ctx, g.a.uid, g.id, read); err != nil {
+		g.b.log.LogAttrs(context.Background(), slog.LevelWarn, "what waited for a share group before was not deleted",
+			slog.String("app", g.a.id), slog.String("error", err.Error()))
 	}
 }
 

@@ -246,3 +246,47 @@ func TestDurableSharedSubscription_whose_last_stored_session_ends_goes_on_for_it
 		})
 	}
 }
+
+func TestDurableSharedSubscription_keeps_what_waits_when_the_first_of_its_sessions_ends(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	one, _ := w.resume(packet.V5, "one")
+	one.Subscribe(group, 1)
+	gone(t, w, one, "one")
+	publishJobs(w, 1, "a", "b", "c")
+	slow := func(p *packet.Connect) {
+		p.Properties.Has |= packet.PropReceiveMaximum
+		p.Properties.ReceiveMaximum = 1
+	}
+	two, _ := w.resume(packet.V5, "two", slow)
+	two.Send(&packet.Subscribe{PacketID: 1, Subscriptions: []packet.Subscription{{Filter: group, QoS: 1}}})
+	for range 2 { // SUBACK and the first of them
+		_, err := two.Next()
+		require.NoError(t, err)
+	}
+	gone(t, w, two, "two")
+	w.client(packet.V5, "one") // begins anew
+	w.crash()
+	two, _ = w.resume(packet.V5, "two")
+	require.Equal(t, []string{"a", "b", "c"}, take(two, 3))
+	two.ExpectNothing()
+}
+
+func TestDurableSharedSubscription_that_is_begun_anew_gets_nothing_of_before(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	one, _ := w.resume(packet.V5, "one")
+	one.Subscribe(group, 1)
+	gone(t, w, one, "one")
+	publishJobs(w, 1, "before")
+	w.client(packet.V5, "one").Close() // begins anew, and has nothing
+	two, _ := w.resume(packet.V5, "two")
+	two.Subscribe(group, 1)
+	two.ExpectNothing()
+	gone(t, w, two, "two")
+	publishJobs(w, 1, "after")
+	w.crash()
+	two, _ = w.resume(packet.V5, "two")
+	require.Equal(t, []string{"after"}, take(two, 1))
+	two.ExpectNothing()
+}
