@@ -111,7 +111,7 @@ func TestUnacknowledged_messages_of_a_stored_session_are_no_more_than_it_may_hav
 					c.ExpectAck(packet.TypePubrel, first[0].PacketID, 0)
 				}
 				drains(1)
-				w.SetLimits(brokertest.Limits())    // else its backlog is cut
+				w.SetLimits(brokertest.Limits()) // else its backlog is cut
 				gone(t, w, c, "c")
 				c, _ = w.resume(packet.V5, "c")
 				all := take(c, n+int(qos)-2)
