@@ -80,7 +80,7 @@ func (c *committer) take() []*write {
 		taken, of := 0, 0
 		for taken < len(q.writes) && (taken == 0 || of < share && bytes < batchBytesMax) {
 			w := q.writes[taken]
-			of += max(1, len(w.parts))
+			of += w.weight()
 			bytes += w.size
 			q.bytes -= w.size
 			w.taken()

@@ -46,6 +46,19 @@ type write struct {
 	done   chan error
 }
 
+// sessionWeight is what a session's row counts for in a batch, in messages (chosen: it costs some ten of them; a batch of
+// nothing else is to be committed well within StoreWait on a slow machine too, when thousands of clients come at once).
+const sessionWeight = 10
+
+// weight is how much of a batch the write takes up, in messages.
+func (w *write) weight() int {
+	n := max(1, len(w.parts))
+	if w.change != nil || w.keep {
+		n += sessionWeight
+	}
+	return n
+}
+
 func (w *write) bytes() int {
 	n := 0
 	for i := range w.parts {
