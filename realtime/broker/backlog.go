@@ -171,9 +171,12 @@ func (b *Broker) cutBacklog(ctx context.Context, p *persistentSession, limits *L
 		p.keepQuiet(limits, allMessages, allBytes, int64(limits.QueuedMessagesMax)-messages, limits.QueuedBytesMax-bytes)
 		return false, nil
 	}
-	found, err := b.cfg.Store.Backlog(ctx, p.app.uid, from, limits.QueuedMessagesMax, limits.QueuedBytesMax)
-	if err != nil {
-		return false, err //nolint:wrapcheck // the caller says what
+	var found Backlog
+	if from = p.app.durable.waiting(from); len(from) > 0 {
+		var err error
+		if found, err = b.cfg.Store.Backlog(ctx, p.app.uid, from, limits.QueuedMessagesMax, limits.QueuedBytesMax); err != nil {
+			return false, err //nolint:wrapcheck // the caller says what
+		}
 	}
 	if found.Dropped > 0 {
 		p.state.AdvanceCursor(found.CutAt)

@@ -179,6 +179,9 @@ func (b *Broker) restoreSessions(ctx context.Context, a *app) error {
 	if err != nil {
 		return err //nolint:wrapcheck // the caller says what and where
 	}
+	for _, f := range a.durable.used() {
+		f.last.CompareAndSwap(0, max(1, a.head.Load())) // what is pending is of no later write
+	}
 	b.restoreGroups(a)
 	for _, p := range a.sessions {
 		if p.will != nil {

@@ -55,7 +55,7 @@ func (b *Broker) settleFilters(ctx context.Context, a *app) error {
 	head := a.head.Load()
 	used := a.durable.used()
 	for _, f := range used {
-		f.last.CompareAndSwap(0, max(1, head)) // what was pending before the start is not known
+		f.last.CompareAndSwap(0, max(1, head)) // of one that has only been made
 		f.lowest = math.MaxUint64
 	}
 	a.each(func(p *persistentSession) {

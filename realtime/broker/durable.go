@@ -25,7 +25,7 @@ type durableFilter struct {
 
 	// What was committed for the filter since the server started; backlogs are estimated from it.
 	messages, bytes atomic.Int64
-	last            atomic.Uint64 // seq of the last write that was; 0: none, and what was before is not known
+	last            atomic.Uint64 // no later write than of this seq has been applied for it; 0: not known
 	settled         uint64        // seq up to which nothing is pending any more; the compactor's
 	lowest          uint64        // of the cursors that are saved; likewise
 }
@@ -280,6 +280,30 @@ func (d *durableFilters) matches(m *message.Message) bool {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	return m.QoS > 0 && len(d.matchLocked(m.Topic, nil)) > 0
+}
+
+// waiting leaves out the filters for which nothing has been applied behind where reading begins. Whoever asks has looked at
+// the head, up to which reading goes, before: the last of each filter is noted before the head is.
+func (d *durableFilters) waiting(from []FilterFrom) []FilterFrom {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return slices.DeleteFunc(from, func(ff FilterFrom) bool {
+		f := d.byID[ff.ID]
+		last := uint64(0)
+		if f != nil {
+			last = f.last.Load()
+		}
+		return last != 0 && endOfSeq(last).Compare(ff.After) <= 0
+	})
+}
+
+// beginsAt notes that nothing later than of seq has been applied for a filter of which nothing is known.
+func (d *durableFilters) beginsAt(id int64, seq uint64) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if f := d.byID[id]; f != nil {
+		f.last.CompareAndSwap(0, max(1, seq))
+	}
 }
 
 // committed counts what the log now keeps.

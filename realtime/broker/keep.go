@@ -169,6 +169,7 @@ func (w *wanted) keepAndBegin(c *Client, seq uint64) {
 		w.release(c)
 		return
 	}
+	c.app.durable.beginsAt(w.sub.FilterID, seq)
 	if c.ended.Load() {
 		return // it is there when the client is back
 	}

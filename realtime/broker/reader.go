@@ -118,7 +118,7 @@ func (r *reader) page() (page, error) {
 	}
 	r.read = after(r.read, r.c.session.state.Cursor()) // it moves on when the backlog is cut
 	subs, from := r.c.logged(r.read)
-	if len(from) == 0 {
+	if from = r.c.app.durable.waiting(from); len(from) == 0 {
 		return page{}, nil
 	}
 	ctx, cancel := r.b.reading()

@@ -372,3 +372,30 @@ func TestSUBSCRIBE_that_waits_on_a_connection_that_was_taken_over_changes_nothin
 		c.ExpectNothing()
 	})
 }
+
+func TestDurableSession_for_which_nothing_waits_is_resumed_without_a_look_into_the_log(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		var reads atomic.Int32
+		w.store.BeforePage = func() { reads.Add(1) }
+		w.publish(&message.Message{Topic: "b", Payload: []byte("another's"), QoS: 1, Retain: true})
+		c, _ := w.resume(packet.V5, "c")
+		c.Subscribe("a", 1)
+		gone(t, w, c, "c")
+		w.publish(&message.Message{Topic: "b", Payload: []byte("one more"), QoS: 1, Retain: true})
+		synctest.Wait()
+		c, _ = w.resume(packet.V5, "c")
+		synctest.Wait()
+		require.Zero(t, reads.Load())
+		w.publish(&message.Message{Topic: "a", Payload: []byte("live"), QoS: 1})
+		m := c.ExpectMessage("a", "live")
+		c.Send(&packet.Ack{Kind: packet.TypePuback, PacketID: m.PacketID})
+		gone(t, w, c, "c")
+		w.publish(&message.Message{Topic: "a", Payload: []byte("missed"), QoS: 1})
+		synctest.Wait()
+		c, _ = w.resume(packet.V5, "c")
+		c.ExpectMessage("a", "missed")
+		require.NotZero(t, reads.Load())
+	})
+}

@@ -26,6 +26,8 @@ type Store struct {
 	BeforeCommitted func() error
 	// BeforeFilterIDs is called when durable filters are asked for, and may wait.
 	BeforeFilterIDs func()
+	// BeforePage is called when a page of the log, or the length of a backlog, is asked for.
+	BeforePage func()
 
 	mu       sync.Mutex // guards what follows
 	apps     map[broker.AppUID]*appRows
@@ -353,6 +355,9 @@ func (a *appRows) waiting(from []broker.FilterFrom) (order []message.Position, b
 
 // Page implements broker.Store.
 func (s *Store) Page(_ context.Context, app broker.AppUID, from []broker.FilterFrom, limit int) ([]broker.PageEntry, error) {
+	if s.BeforePage != nil {
+		s.BeforePage()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a := s.appLocked(app)
@@ -368,6 +373,9 @@ func (s *Store) Page(_ context.Context, app broker.AppUID, from []broker.FilterF
 
 // Backlog implements broker.Store.
 func (s *Store) Backlog(_ context.Context, app broker.AppUID, from []broker.FilterFrom, keepMessages int, keepBytes int64) (broker.Backlog, error) {
+	if s.BeforePage != nil {
+		s.BeforePage()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a := s.appLocked(app)
